@@ -1,0 +1,265 @@
+"""Who gets which trial: exactly the budget, one attempt at a time, nothing written by those who lost theirs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from uuid import UUID, uuid4
+
+import pytest
+
+from tuner.spec.space import FloatRange, Parameter, Space
+from tuner.states import Outcome, StudyState
+from tuner.storage import claims, workers
+from tuner.storage.claims import Claim, Ending, Nothing, Progress
+from tuner.storage.connection import Database
+
+SPACE = Space(
+    entries=(Parameter(path="training.learning_rate", name="learning_rate", domain=FloatRange(low=0, high=1)),)
+)
+
+
+def make_study(db: Database, *, epochs: int = 10, **budget: float) -> int:
+    (row,) = db.execute(
+        """
+        WITH made AS (INSERT INTO studies (study_name) VALUES (%(name)s) RETURNING study_id),
+        direction AS (INSERT INTO study_directions (direction, study_id, objective)
+            SELECT 'MAXIMIZE', study_id, 0 FROM made)
+        INSERT INTO tuner.study (study_id, document, digest, budget, epochs, versions)
+        SELECT study_id, '{}', '', %(budget)s, %(epochs)s, '{}' FROM made RETURNING study_id""",
+        name=f"study-{uuid4().hex[:8]}",
+        budget=budget,
+        epochs=epochs,
+    )
+    return int(row.study_id)
+
+
+def make_worker(db: Database) -> UUID:
+    worker = uuid4()
+    workers.register(db, worker, host="here", pid=1, device="cpu", slots=1, version="0")
+    return worker
+
+
+@pytest.fixture
+def worker(db: Database) -> UUID:
+    return make_worker(db)
+
+
+def take(db: Database, study: int, worker: UUID) -> Claim:
+    claim = claims.claim(db, study, worker, uuid4())
+    assert isinstance(claim, Claim)
+    return claim
+
+
+def expire(db: Database, claim: Claim) -> None:
+    db.execute(
+        "UPDATE tuner.lease SET lease_until = clock_timestamp() - interval '1 second' WHERE trial_id = %(trial)s",
+        trial=claim.held.trial_id,
+    )
+
+
+def curve_of(db: Database, claim: Claim) -> dict[int, float]:
+    rows = db.execute(
+        "SELECT step, intermediate_value FROM trial_intermediate_values WHERE trial_id = %(t)s ORDER BY step",
+        t=claim.held.trial_id,
+    )
+    return {row.step: row.intermediate_value for row in rows}
+
+
+def state_of(db: Database, claim: Claim) -> str:
+    (row,) = db.execute("SELECT state FROM trials WHERE trial_id = %(t)s", t=claim.held.trial_id)
+    return str(row.state)
+
+
+class TestBudget:
+    def test_numbers_count_up_and_end_with_the_budget(self, db: Database, worker: UUID) -> None:
+        study = make_study(db, trials=3)
+        taken = [take(db, study, worker) for _ in range(3)]
+        assert [claim.held.number for claim in taken] == [0, 1, 2]
+        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.RUNNING)
+        for claim in taken:
+            claims.tell(db, claim.held, Ending(outcome=Outcome.CRASHED))
+        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.FINISHED)
+
+    def test_sixteen_workers_get_exactly_the_budget(self, db: Database, database_url: str) -> None:
+        study = make_study(db, trials=50)
+        taken: list[Claim] = []
+
+        def work() -> None:
+            with Database(database_url) as own:
+                me = make_worker(own)
+                while isinstance(claim := claims.claim(own, study, me, uuid4()), Claim):
+                    taken.append(claim)
+
+        threads = [threading.Thread(target=work) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(claim.held.number for claim in taken) == list(range(50))
+        (row,) = db.execute(
+            "SELECT count(*), count(DISTINCT number) AS numbers FROM trials WHERE study_id = %(s)s", s=study
+        )
+        assert (row.count, row.numbers) == (50, 50)
+
+    def test_epochs_are_reserved_and_unused_ones_returned(self, db: Database, worker: UUID) -> None:
+        study = make_study(db, epochs=10, total_epochs=25)
+        first, _second = take(db, study, worker), take(db, study, worker)
+        assert isinstance(claims.claim(db, study, worker, uuid4()), Nothing)  # 20 reserved, 5 left
+        claims.tell(db, first.held, Ending(outcome=Outcome.PRUNED), Progress(curve={1: 0.5, 2: 0.5}))
+        assert take(db, study, worker).held.number == 2  # 2 used + 10 + 10
+
+    def test_seconds_end_a_study(self, db: Database, worker: UUID) -> None:
+        study = make_study(db, seconds=60)
+        first = take(db, study, worker)
+        db.execute("UPDATE tuner.lease SET started_at = started_at - interval '61 seconds'")
+        assert isinstance(claims.claim(db, study, worker, uuid4()), Nothing)
+        claims.tell(db, first.held, Ending(outcome=Outcome.COMPLETE, value=1.0))
+        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.FINISHED)
+
+    @pytest.mark.parametrize("state", [StudyState.PAUSED, StudyState.CANCELLED])
+    def test_nothing_is_given_out_by_a_study_that_does_not_run(
+        self, db: Database, worker: UUID, state: StudyState
+    ) -> None:
+        study = make_study(db, trials=3)
+        db.execute("UPDATE tuner.study SET state = %(state)s", state=state.value)
+        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=state)
+
+    def test_a_stopping_study_finishes_with_its_last_trial(self, db: Database, worker: UUID) -> None:
+        study = make_study(db, trials=3)
+        running = take(db, study, worker)
+        db.execute("UPDATE tuner.study SET state = 'stopping'")
+        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.STOPPING)
+        claims.tell(db, running.held, Ending(outcome=Outcome.COMPLETE, value=1.0))
+        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.FINISHED)
+
+    def test_a_deleted_study_gives_nothing(self, db: Database, worker: UUID) -> None:
+        assert claims.claim(db, 12345, worker, uuid4()) == Nothing(state=None)
+
+
+class TestAttempts:
+    def test_an_answer_that_was_lost_is_given_again(self, db: Database, worker: UUID) -> None:
+        study = make_study(db, trials=3)
+        request = uuid4()
+        first = claims.claim(db, study, worker, request)
+        assert claims.claim(db, study, worker, request) == first
+        assert take(db, study, worker).held.number == 1
+
+    def test_a_trial_given_back_is_next_from_its_checkpoint(self, db: Database, worker: UUID) -> None:
+        study = make_study(db, trials=3)
+        first = take(db, study, worker)
+        claims.write_point(db, first.held, SPACE, {"learning_rate": 0.25}, {})
+        claims.report(db, first.held, Progress(curve={1: 0.5}, checkpoint="1/1.ckpt"))
+        assert claims.give_back(db, first.held)
+        assert state_of(db, first) == "WAITING"
+        again = take(db, study, worker)
+        assert (again.held.number, again.held.attempt, again.deaths) == (0, 2, 0)
+        assert (again.checkpoint, again.sampled) == ("1/1.ckpt", True)
+        assert state_of(db, again) == "RUNNING"
+
+    def test_a_lost_lease_counts_a_death_and_a_live_one_is_left_alone(self, db: Database, worker: UUID) -> None:
+        study = make_study(db, trials=2)
+        lost, _live = take(db, study, worker), take(db, study, worker)
+        assert isinstance(claims.claim(db, study, worker, uuid4()), Nothing)
+        expire(db, lost)
+        again = take(db, study, worker)
+        assert (again.held.number, again.held.attempt, again.deaths) == (0, 2, 1)
+
+    def test_three_lost_leases_fail_the_trial_and_the_study_goes_on(self, db: Database, worker: UUID) -> None:
+        study = make_study(db, trials=2)
+        for _ in range(claims.MAX_DEATHS):
+            expire(db, take(db, study, worker))
+        assert take(db, study, worker).held.number == 1
+        (row,) = db.execute("SELECT outcome, reason, finish_seq FROM tuner.lease WHERE number = 0")
+        assert (row.outcome, row.reason, row.finish_seq) == ("crashed", "its worker was lost 3 times", 1)
+
+    def test_a_renewed_lease_is_kept(self, db: Database, worker: UUID) -> None:
+        study = make_study(db, trials=1)
+        expire(db, take(db, study, worker))
+        assert claims.renew(db, worker, [study, 999]) == {study: StudyState.RUNNING, 999: None}
+        assert isinstance(claims.claim(db, study, worker, uuid4()), Nothing)
+
+    def test_a_worker_that_ends_gives_everything_back(self, db: Database, worker: UUID) -> None:
+        study = make_study(db, trials=2)
+        taken = [take(db, study, worker), take(db, study, worker)]
+        claims.give_back_all(db, worker)
+        assert [state_of(db, claim) for claim in taken] == ["WAITING", "WAITING"]
+
+
+class TestFencing:
+    @pytest.fixture
+    def zombie(self, db: Database, worker: UUID) -> Iterator[Claim]:
+        """An attempt whose trial was started again by somebody else."""
+        study = make_study(db, trials=1)
+        old = take(db, study, worker)
+        claims.report(db, old.held, Progress(curve={1: 0.5}))
+        expire(db, old)
+        take(db, study, make_worker(db))
+        yield old
+
+    def test_nothing_it_writes_is_accepted(self, db: Database, zombie: Claim) -> None:
+        held = zombie.held
+        assert not claims.report(db, held, Progress(curve={1: 0.1, 2: 0.9}, checkpoint="x", attributes={"a": 1}))
+        assert not claims.write_point(db, held, SPACE, {"learning_rate": 0.5}, {})
+        assert not claims.tell(db, held, Ending(outcome=Outcome.COMPLETE, value=0.9), Progress(curve={2: 0.9}))
+        assert not claims.give_back(db, held, died=True)
+        assert curve_of(db, zombie) == {1: 0.5}
+        assert state_of(db, zombie) == "RUNNING"
+        (row,) = db.execute("SELECT attempt, deaths, checkpoint, outcome FROM tuner.lease")
+        assert (row.attempt, row.deaths, row.checkpoint, row.outcome) == (2, 1, None, None)
+        (row,) = db.execute(
+            "SELECT (SELECT count(*) FROM trial_params) + (SELECT count(*) FROM trial_values) AS written"
+        )
+        assert row.written == 0
+
+    def test_an_ended_trial_is_never_written_again(self, db: Database, worker: UUID) -> None:
+        claim = take(db, make_study(db, trials=1), worker)
+        pruned = Ending(outcome=Outcome.PRUNED, value=0.5)
+        assert claims.tell(db, claim.held, pruned, Progress(curve={1: 0.5}))
+        assert not claims.tell(db, claim.held, pruned, Progress(curve={1: 0.5}))
+        assert not claims.report(db, claim.held, Progress(curve={2: 0.6}))
+        assert curve_of(db, claim) == {1: 0.5}
+
+    def test_writing_the_same_epochs_twice_leaves_one_of_each(self, db: Database, worker: UUID) -> None:
+        claim = take(db, make_study(db, trials=1), worker)
+        for _ in range(2):
+            assert claims.report(db, claim.held, Progress(curve={1: 0.5, 2: 1 / 3}))
+        assert curve_of(db, claim) == {1: 0.5, 2: 1 / 3}
+
+
+def test_the_order_of_finishing_is_counted_without_gaps(db: Database, worker: UUID) -> None:
+    study = make_study(db, trials=3)
+    taken = [take(db, study, worker) for _ in range(3)]
+    for claim in (taken[2], taken[0], taken[1]):
+        claims.tell(db, claim.held, Ending(outcome=Outcome.COMPLETE, value=0.5))
+    rows = db.execute("SELECT number FROM tuner.lease ORDER BY finish_seq")
+    assert [row.number for row in rows] == [2, 0, 1]
+
+
+def test_optuna_reads_what_was_written(db: Database, database_url: str, worker: UUID) -> None:
+    import optuna
+
+    from tuner.storage.optuna_storage import optuna_storage
+
+    study_id = make_study(db, trials=2)
+    good, bad = take(db, study_id, worker), take(db, study_id, worker)
+    claims.write_point(db, good.held, SPACE, {"learning_rate": 0.25}, {"finished": 0, "running": []})
+    claims.tell(
+        db,
+        good.held,
+        Ending(outcome=Outcome.COMPLETE, value=0.75, attributes={"best_epoch": 2}),
+        Progress(curve={1: 0.5, 2: 0.75}),
+    )
+    claims.tell(db, bad.held, Ending(outcome=Outcome.DIVERGED, reason="NaN"))
+    storage = optuna_storage(database_url)
+    study = optuna.load_study(study_name=storage.get_study_name_from_id(study_id), storage=storage)
+    first, second = study.trials
+    assert (first.number, first.state.name, first.value) == (0, "COMPLETE", 0.75)
+    assert first.params == {"learning_rate": 0.25}
+    assert first.intermediate_values == {1: 0.5, 2: 0.75}
+    assert first.user_attrs["best_epoch"] == 2
+    assert first.user_attrs["epochs"] == 2
+    assert first.datetime_complete is not None
+    assert second.state.name == "PRUNED"
+    assert second.system_attrs["constraints:diverged"] == 1.0
+    assert study.best_trial.number == 0

@@ -1,0 +1,36 @@
+"""What every command knows: the environment and the options that stand before the command's name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from tuner.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    settings: Settings
+    quiet: bool  # -q: results and errors only
+    verbosity: int  # how many -v
+    database: str | None  # --database
+
+    def database_url(self) -> str:
+        """URL of the database to use, with its schema in place; starts the embedded server if none is named.
+
+        Raises InvalidInput for a password in `--database`, DatabaseError for a server that cannot be used.
+        """
+        from tuner.storage import open_database
+
+        return open_database(self.settings, self.database)
+
+    def note(self, message: str) -> None:
+        """Says on stderr what is worth knowing but is no result."""
+        if not self.quiet:
+            click.echo(message, err=True)
+
+
+pass_context = click.make_pass_decorator(Context)

@@ -1,0 +1,82 @@
+"""How a study searches, what it may spend, and which trials it gives up early."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tuner.spec.config import Record
+
+Method = Literal["grid", "random", "tpe"]
+
+
+class NoPruner(Record):
+    """Every trial trains to its last epoch."""
+
+    name: Literal["none"] = "none"
+
+
+class MedianPruner(Record):
+    """Ends a trial whose best value so far is worse than the median of the others at the same epoch."""
+
+    name: Literal["median"] = "median"
+    min_epochs: int = Field(1, ge=1, description="epochs that every trial may train")
+    startup_trials: int = Field(5, ge=0, description="trials to complete before any is pruned")
+
+
+class PercentilePruner(Record):
+    """Ends a trial that is not among the best `percentile` percent at the same epoch."""
+
+    name: Literal["percentile"] = "percentile"
+    percentile: float = Field(25.0, ge=0.0, le=100.0)
+    min_epochs: int = Field(1, ge=1, description="epochs that every trial may train")
+    startup_trials: int = Field(5, ge=0, description="trials to complete before any is pruned")
+
+
+class AshaPruner(Record):
+    """Asynchronous successive halving (Li et al. 2018, arXiv:1810.05934)."""
+
+    name: Literal["asha"] = "asha"
+    min_epochs: int = Field(1, ge=1, description="epochs of the first rung")
+    reduction_factor: int = Field(4, ge=2, description="one in so many goes on to the next rung")
+
+
+class HyperbandPruner(Record):
+    """Brackets of successive halving (Li et al. 2018, arXiv:1603.06560); a trial's bracket follows (seed, number)."""
+
+    name: Literal["hyperband"] = "hyperband"
+    min_epochs: int = Field(1, ge=1, description="epochs of the first rung")
+    reduction_factor: int = Field(3, ge=2, description="one in so many goes on to the next rung")
+
+
+class PatientPruner(Record):
+    """Lets the pruner inside speak only once a trial has not improved for `patience` epochs."""
+
+    name: Literal["patient"] = "patient"
+    patience: int = Field(3, ge=1, description="epochs without improvement")
+    min_delta: float = Field(0.0, ge=0.0, description="what counts as an improvement")
+    min_epochs: int = Field(1, ge=1, description="epochs that every trial may train")
+    pruner: Annotated[
+        NoPruner | MedianPruner | PercentilePruner | AshaPruner | HyperbandPruner, Field(discriminator="name")
+    ] = NoPruner()
+
+
+PrunerConfig = Annotated[
+    NoPruner | MedianPruner | PercentilePruner | AshaPruner | HyperbandPruner | PatientPruner,
+    Field(discriminator="name"),
+]
+
+
+class SearchConfig(Record):
+    method: Method = "tpe"
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    pruner: PrunerConfig = NoPruner()
+
+
+class BudgetConfig(Record):
+    """Whichever is spent first ends the study."""
+
+    trials: int | None = Field(None, ge=1, le=1_000_000, description="trials, whatever their outcome")
+    total_epochs: int | None = Field(None, ge=1, description="epochs trained, summed over all trials")
+    seconds: float | None = Field(None, gt=0, description="seconds of training, summed over all trials")

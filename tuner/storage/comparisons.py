@@ -1,0 +1,89 @@
+"""Comparisons: the same study file searched by several methods over several seeds, each an ordinary study."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from tuner.errors import InvalidInput, NotFound
+from tuner.storage.connection import Database
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A study's part in a comparison."""
+
+    study: str
+    study_id: int
+    method: str
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonRecord:
+    comparison_id: int
+    name: str
+    document: Mapping[str, Any]  # what is compared: the caller's own record
+    members: tuple[Member, ...]
+    created_at: datetime
+
+
+_SAVE = """
+INSERT INTO tuner.comparison (name, document) VALUES (%(name)s, %(document)s) ON CONFLICT (name) DO NOTHING;
+SELECT document = %(document)s::jsonb AS same FROM tuner.comparison WHERE name = %(name)s"""
+
+_ADD = """
+INSERT INTO tuner.comparison_study (comparison_id, study_id, method, seed)
+VALUES (%(comparison)s, %(study)s, %(method)s, %(seed)s) ON CONFLICT DO NOTHING"""
+
+_LIST = """
+SELECT comparison.*, coalesce((
+    SELECT jsonb_agg(jsonb_build_object(
+        'study', studies.study_name, 'study_id', study_id, 'method', method, 'seed', seed) ORDER BY study_id)
+    FROM tuner.comparison_study JOIN public.studies USING (study_id)
+    WHERE comparison_study.comparison_id = comparison.comparison_id
+), '[]') AS members
+FROM tuner.comparison"""
+
+
+def save_comparison(db: Database, name: str, document: Mapping[str, Any]) -> ComparisonRecord:
+    """Makes a comparison, or finds the one of that name with the same document.
+
+    Raises InvalidInput where the one of that name has another document.
+    """
+    (row,) = db.execute(_SAVE, name=name, document=document)
+    if not row.same:
+        raise InvalidInput(f"comparison {name!r} exists with other contents; give this one another --name")
+    return get_comparison(db, name)
+
+
+def add_member(db: Database, comparison: ComparisonRecord, *, study_id: int, method: str, seed: int) -> None:
+    """Puts a study into a comparison; may be repeated."""
+    db.execute(_ADD, comparison=comparison.comparison_id, study=study_id, method=method, seed=seed)
+
+
+def get_comparison(db: Database, name: str) -> ComparisonRecord:
+    """Raises NotFound, with a name that is nearly the same if there is one."""
+    comparisons = {comparison.name: comparison for comparison in list_comparisons(db)}
+    if name in comparisons:
+        return comparisons[name]
+    near = difflib.get_close_matches(name, comparisons, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "`tuner comparison list` shows those that exist"
+    raise NotFound(f"no comparison {name!r}; {hint}")
+
+
+def list_comparisons(db: Database) -> list[ComparisonRecord]:
+    """All comparisons, the newest last."""
+    return [
+        ComparisonRecord(
+            comparison_id=row.comparison_id,
+            name=row.name,
+            document=row.document,
+            members=tuple(Member(**member) for member in row.members),
+            created_at=row.created_at,
+        )
+        for row in db.execute(_LIST + " ORDER BY created_at, comparison_id")
+    ]

@@ -1,0 +1,88 @@
+"""The statements behind `studies`, each one message to the server."""
+
+# Seconds of the attempt that holds a trial: until now, or until its lease ended.
+HELD_SECONDS = """coalesce(greatest(
+    extract(epoch FROM least(clock_timestamp(), lease.lease_until) - lease.started_at), 0), 0)::float8"""
+
+# An optuna.Study is its rows in `studies` and `study_directions`.
+CREATE = """
+WITH made AS (
+    INSERT INTO public.studies (study_name) VALUES (%(name)s) ON CONFLICT (study_name) DO NOTHING RETURNING study_id
+), direction AS (
+    INSERT INTO public.study_directions (study_id, objective, direction)
+    SELECT study_id, 0, %(direction)s::public.studydirection FROM made
+)
+INSERT INTO tuner.study (study_id, document, digest, budget, epochs, versions)
+SELECT study_id, %(document)s, %(digest)s, %(budget)s, %(epochs)s, %(versions)s FROM made
+RETURNING study_id"""
+
+GET = """
+SELECT studies.study_name, study.* FROM public.studies JOIN tuner.study USING (study_id)
+WHERE studies.study_name = %(name)s"""
+
+NAMES = "SELECT study_name FROM public.studies JOIN tuner.study USING (study_id) ORDER BY study_id"
+
+SPENT = f"""
+SELECT coalesce(max(lease.number) + 1, 0) AS trials,
+    count(lease.trial_id) FILTER (WHERE lease.outcome IS NULL) AS open,
+    coalesce(sum(lease.epoch), 0) AS epochs,
+    coalesce(sum(CASE WHEN lease.outcome IS NULL THEN study.epochs ELSE lease.epoch END), 0) AS reserved_epochs,
+    coalesce(sum(lease.seconds + {HELD_SECONDS}), 0) AS seconds
+FROM tuner.study LEFT JOIN tuner.lease USING (study_id) WHERE study_id = %(study)s"""
+
+LIST = f"""
+SELECT study.study_id, studies.study_name, study.state, study.budget, study.created_at, study.ended_at,
+    study.document #>> '{{objective,metric}}' AS metric,
+    (SELECT jsonb_object_agg(counted.state, counted.n) FROM (
+        SELECT trials.state::text, count(*) AS n FROM public.trials WHERE trials.study_id = study.study_id GROUP BY 1
+    ) AS counted) AS trials,
+    best.value AS best_value, best.number AS best_number, spent.*
+FROM tuner.study JOIN public.studies USING (study_id)
+JOIN public.study_directions ON study_directions.study_id = study.study_id AND study_directions.objective = 0
+CROSS JOIN LATERAL (
+    SELECT count(DISTINCT lease.worker_id) FILTER (WHERE lease.lease_until > clock_timestamp()) AS workers,
+        coalesce(sum(lease.epoch), 0) AS epochs,
+        coalesce(sum(lease.seconds + {HELD_SECONDS}), 0) AS seconds
+    FROM tuner.lease WHERE lease.study_id = study.study_id
+) AS spent
+LEFT JOIN LATERAL (
+    SELECT trial_values.value, trials.number
+    FROM public.trials JOIN public.trial_values USING (trial_id)
+    WHERE trials.study_id = study.study_id AND trials.state = 'COMPLETE' AND trial_values.objective = 0
+    ORDER BY CASE study_directions.direction WHEN 'MAXIMIZE' THEN -trial_values.value ELSE trial_values.value END,
+        trials.number
+    LIMIT 1
+) AS best ON true
+ORDER BY study.created_at, study.study_id"""
+
+SET_BUDGET = """
+UPDATE tuner.study SET budget = %(budget)s, document = document || jsonb_build_object('budget', %(budget)s::jsonb)
+WHERE study_id = %(study)s"""
+
+SET_STATE = """
+UPDATE tuner.study SET state = %(state)s, ended_at = CASE WHEN %(ended)s THEN clock_timestamp() END
+WHERE study_id = %(study)s"""
+
+# Optuna's tables do not cascade among each other: its own delete_study walks them object by object.
+_TRIAL_TABLES = (
+    "trial_user_attributes",
+    "trial_system_attributes",
+    "trial_params",
+    "trial_values",
+    "trial_intermediate_values",
+    "trial_heartbeats",
+)
+_STUDY_TABLES = ("trials", "study_user_attributes", "study_system_attributes", "study_directions", "studies")
+
+# The study's row goes first and waits for claims that hold it; leases go with it.
+DELETE = ";".join(
+    [
+        "DELETE FROM tuner.study WHERE study_id = %(study)s",
+        *(
+            f"DELETE FROM public.{table} USING public.trials "
+            f"WHERE trials.trial_id = {table}.trial_id AND trials.study_id = %(study)s"
+            for table in _TRIAL_TABLES
+        ),
+        *(f"DELETE FROM public.{table} WHERE study_id = %(study)s" for table in _STUDY_TABLES),
+    ]
+)

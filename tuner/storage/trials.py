@@ -1,0 +1,159 @@
+"""Trials as people look at them. Workers write them by `tuner.storage.claims`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from optuna.distributions import BaseDistribution, json_to_distribution
+
+from tuner.errors import NotFound
+from tuner.spec.space import Point
+from tuner.states import Outcome, TrialState
+from tuner.storage.connection import Database, Row
+from tuner.storage.studies import StudyRecord
+from tuner.storage.study_statements import HELD_SECONDS
+
+BEST = "best"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    trial_id: int
+    number: int
+    state: TrialState
+    value: float | None
+    params: Point
+    epochs: int  # trained and reported
+    attempts: int
+    deaths: int
+    outcome: Outcome | None  # None until it has ended
+    reason: str | None
+    seconds: float  # of training, all attempts
+    worker: str | None  # "host:process" that holds it, or held it last
+    checkpoint: str | None  # below the artifacts folder
+    finish_seq: int | None  # its place in the order of finishing, from 1
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialDetails:
+    trial: TrialRecord
+    curve: Mapping[int, float]  # epoch, from 1 -> value of the objective's metric
+    attributes: Mapping[str, Any]  # as the dashboard shows them
+
+
+_TRIALS = f"""
+SELECT trials.trial_id, trials.number, trials.state::text, trials.datetime_start, trials.datetime_complete,
+    coalesce(lease.epoch, 0) AS epochs, coalesce(lease.attempt, 0) AS attempts, coalesce(lease.deaths, 0) AS deaths,
+    lease.outcome, lease.reason, coalesce(lease.seconds, 0) + {HELD_SECONDS} AS seconds, lease.checkpoint,
+    lease.finish_seq, worker.host || ':' || worker.pid AS worker,
+    (SELECT value FROM public.trial_values WHERE trial_values.trial_id = trials.trial_id AND objective = 0) AS value,
+    (SELECT json_object_agg(param_name, json_build_array(param_value, distribution_json) ORDER BY param_id)
+        FROM public.trial_params WHERE trial_params.trial_id = trials.trial_id) AS params
+FROM public.trials LEFT JOIN tuner.lease USING (trial_id) LEFT JOIN tuner.worker USING (worker_id)
+WHERE trials.study_id = %(study)s"""
+
+_ORDER_OF_MERIT = """CASE (SELECT direction FROM public.study_directions
+    WHERE study_directions.study_id = trials.study_id AND objective = 0)
+    WHEN 'MAXIMIZE' THEN -trial_values.value ELSE trial_values.value END, trials.number"""
+
+_BEST = f"""
+SELECT trials.number FROM public.trials JOIN public.trial_values USING (trial_id)
+WHERE trials.study_id = %(study)s AND trials.state = 'COMPLETE' AND objective = 0
+ORDER BY {_ORDER_OF_MERIT} LIMIT %(count)s"""
+
+_CURVE = """
+SELECT step, coalesce(intermediate_value, CASE intermediate_value_type
+    WHEN 'INF_POS' THEN float8 'infinity' WHEN 'INF_NEG' THEN float8 '-infinity' ELSE float8 'nan' END) AS value
+FROM public.trial_intermediate_values WHERE trial_id = %(trial)s ORDER BY step"""
+
+_ATTRIBUTES = """
+SELECT key, value_json::json AS value FROM public.trial_user_attributes WHERE trial_id = %(trial)s ORDER BY key"""
+
+
+def list_trials(db: Database, study: StudyRecord) -> list[TrialRecord]:
+    """All trials of a study by number, in one statement."""
+    return [_record(row) for row in db.execute(_TRIALS + " ORDER BY trials.number", study=study.study_id)]
+
+
+def find_trial(db: Database, study: StudyRecord, which: str | int) -> TrialRecord:
+    """A trial by its number, or "best".
+
+    Raises NotFound.
+    """
+    number = _number(db, study, which)
+    rows = db.execute(_TRIALS + " AND trials.number = %(number)s", study=study.study_id, number=number)
+    if not rows:
+        raise NotFound(f"study {study.name!r} has no trial {number}; `tuner trial list {study.name}` shows them")
+    return _record(rows[0])
+
+
+def trial_details(db: Database, study: StudyRecord, which: str | int) -> TrialDetails:
+    """A trial with its curve.
+
+    Raises NotFound.
+    """
+    trial = find_trial(db, study, which)
+    return TrialDetails(
+        trial=trial,
+        curve={row.step: row.value for row in db.execute(_CURVE, trial=trial.trial_id)},
+        attributes={row.key: row.value for row in db.execute(_ATTRIBUTES, trial=trial.trial_id)},
+    )
+
+
+def best_trials(db: Database, study: StudyRecord, count: int = 1) -> list[TrialRecord]:
+    """The best complete trials, the best first; of equal ones the lowest number."""
+    numbers = [row.number for row in db.execute(_BEST, study=study.study_id, count=count)]
+    rows = db.execute(_TRIALS + " AND trials.number = ANY (%(numbers)s::int[])", study=study.study_id, numbers=numbers)
+    return sorted(map(_record, rows), key=lambda trial: numbers.index(trial.number))
+
+
+def _number(db: Database, study: StudyRecord, which: str | int) -> int:
+    if which == BEST:
+        best = db.execute(_BEST, study=study.study_id, count=1)
+        if not best:
+            raise NotFound(f"study {study.name!r} has no complete trial yet")
+        return int(best[0].number)
+    try:
+        return int(which)
+    except ValueError:
+        raise NotFound(f"no trial {which!r}: a trial is named by its number, or as {BEST!r}") from None
+
+
+def _record(row: Row) -> TrialRecord:
+    return TrialRecord(
+        trial_id=row.trial_id,
+        number=row.number,
+        state=TrialState(row.state),
+        value=row.value,
+        params={
+            name: _distribution(kind).to_external_repr(value) for name, (value, kind) in (row.params or {}).items()
+        },
+        epochs=row.epochs,
+        attempts=row.attempts,
+        deaths=row.deaths,
+        outcome=Outcome(row.outcome) if row.outcome else None,
+        reason=row.reason,
+        seconds=row.seconds,
+        worker=row.worker,
+        checkpoint=row.checkpoint,
+        finish_seq=row.finish_seq,
+        started_at=_utc(row.datetime_start),
+        ended_at=_utc(row.datetime_complete),
+    )
+
+
+@functools.cache
+def _distribution(text: str) -> BaseDistribution:
+    """Parsed once: a study has few, and parsing is slow."""
+    return json_to_distribution(text)
+
+
+def _utc(time: datetime | None) -> datetime | None:
+    """Optuna keeps UTC without saying so."""
+    return time.replace(tzinfo=UTC) if time else None

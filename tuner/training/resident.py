@@ -1,0 +1,43 @@
+"""A part of a data set that lives on the device; batches are views of gathered chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from tuner.training.data.dataset import DataInfo, Part
+from tuner.training.models.layers import Normalise
+
+CHUNK_BYTES = 8 * 2**20  # of normalised inputs: small enough to stay in a processor's cache, large enough to pay
+
+
+class Resident:
+    """Inputs in their compact type and targets, on the device (on a CPU: the memory map itself, shared by all)."""
+
+    def __init__(self, part: Part, info: DataInfo, device: torch.device) -> None:
+        # DLPack, since `torch.from_numpy` warns of arrays that are read-only.
+        self.inputs = torch.from_dlpack(part.inputs).to(device)
+        self.targets = torch.from_dlpack(part.targets).to(device)
+        self.normalise = Normalise(info.mean, info.std)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def batches(self, size: int, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised inputs and targets, `size` examples at a time, in the given order or as they are stored.
+
+        Whole chunks are gathered, converted and normalised at once: a step then costs two views. The last batch
+        holds what remains.
+        """
+        example_bytes = 4 * max(1, self.inputs[0].numel())
+        chunk = size * max(1, CHUNK_BYTES // (example_bytes * size))
+        count = len(self) if order is None else len(order)
+        for start in range(0, count, chunk):
+            if order is None:
+                raw, targets = self.inputs[start : start + chunk], self.targets[start : start + chunk]
+            else:
+                chosen = order[start : start + chunk]
+                raw, targets = self.inputs.index_select(0, chosen), self.targets.index_select(0, chosen)
+            yield from zip(self.normalise(raw).split(size), targets.split(size), strict=True)

@@ -1,0 +1,174 @@
+"""A child process: trains one trial after the other. It knows no database and holds no credentials."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from tuner.errors import ArtifactError, DataError, TunerError
+from tuner.settings import read_settings
+from tuner.spec.config import DataConfig, TrialConfig
+from tuner.states import Outcome
+from tuner.training.data import prepare
+from tuner.training.loop import Epoch, Member, Stop, train
+from tuner.training.progress import Phase
+from tuner.worker.messages import EpochsDone, Finished, Inbox, Message, Ready, StopTrial, Train, Unable, encode
+from tuner.worker.progress import SharedProgress
+from tuner.worker.timing import REPORT_SECONDS
+
+
+def main(sock: socket.socket, progress: SharedProgress, device: str, slot: int) -> None:
+    """The life of a child; ends when its supervisor is gone."""
+    os.setsid()  # so that it can be killed with all that users' code may start
+    torch.set_num_threads(1)
+    place = _device(device, slot)
+    connection = _Connection(sock)
+    threading.Thread(target=connection.listen, daemon=True).start()
+    connection.send(Ready(device=str(place)))
+    while True:
+        progress.enter(Phase.IDLE)
+        connection.send(_run(connection.next_trial(), connection, progress, place))
+
+
+class _Connection:
+    """The socket to the supervisor: a thread listens, so that a stop is seen in the middle of an epoch."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._trials: queue.SimpleQueue[Train] = queue.SimpleQueue()
+        self._stops: dict[tuple[int, int], Stop] = {}
+
+    def listen(self) -> None:
+        inbox = Inbox(self._socket)
+        # Whatever ends this thread, a child without its supervisor must not go on.
+        with contextlib.suppress(EOFError):
+            while True:
+                for message in inbox.read():
+                    match message:
+                        case Train():
+                            self._trials.put(message)
+                        case StopTrial(trial_id=trial, attempt=attempt, after_epoch=after_epoch):
+                            self._stops[trial, attempt] = Stop.AFTER_EPOCH if after_epoch else Stop.NOW
+        os.killpg(0, signal.SIGKILL)
+
+    def next_trial(self) -> Train:
+        self._stops = {key: stop for key, stop in self._stops.items() if stop is Stop.NOW}
+        return self._trials.get()
+
+    def stop(self, trial: Train) -> Stop:
+        return self._stops.get((trial.trial_id, trial.attempt), Stop.GO_ON)
+
+    def send(self, message: Message) -> None:
+        try:
+            self._socket.sendall(encode(message))
+        except OSError:
+            os.killpg(0, signal.SIGKILL)
+
+
+class _Reporter:
+    """Sends epochs as they end; those shorter than REPORT_SECONDS go together."""
+
+    def __init__(self, trial: Train, metric: str, connection: _Connection) -> None:
+        self._trial, self._metric, self._connection = trial, metric, connection
+        self._curve: dict[int, float] = {}
+        self._sent = time.monotonic()
+
+    def __call__(self, epoch: Epoch, checkpoint: Path | None) -> None:
+        figures = "  ".join(f"{name} {value:.5g}" for name, value in epoch.metrics.items())
+        _log(f"epoch {epoch.epoch}  {figures}  {epoch.seconds:.2f} s")
+        self._curve[epoch.epoch] = epoch.metrics[self._metric]
+        if checkpoint is not None or time.monotonic() - self._sent >= REPORT_SECONDS:
+            self.flush(checkpoint)
+
+    def flush(self, checkpoint: Path | None = None) -> None:
+        if self._curve:
+            self._connection.send(
+                EpochsDone(
+                    trial_id=self._trial.trial_id,
+                    attempt=self._trial.attempt,
+                    curve=self._curve,
+                    checkpoint=checkpoint.name if checkpoint else None,
+                )
+            )
+            self._curve = {}
+        self._sent = time.monotonic()
+
+
+def _run(trial: Train, connection: _Connection, progress: SharedProgress, device: torch.device) -> Message:
+    """Trains one trial to its end, whatever that is; returns the message that says so."""
+    _redirect_output(Path(trial.log))
+    config = TrialConfig.model_validate_json(trial.config)
+    reporter = _Reporter(trial, config.objective.metric, connection)
+    _log(f"trial {trial.number}, attempt {trial.attempt}, on {device}")
+    try:
+        progress.enter(Phase.PREPARE)
+        data = _prepared(config.data)
+        result = train(
+            Member(config=config, seed=trial.seed, number=trial.number),
+            data,
+            device=device,
+            folder=Path(trial.folder),
+            resume=Path(trial.resume) if trial.resume else None,
+            stop=lambda: connection.stop(trial),
+            report=reporter,
+            progress=progress,
+        )
+        outcome, reason = result.outcome, result.reason
+        attributes = {"parameters": result.parameters}
+    except (ArtifactError, DataError) as error:
+        _log(str(error))
+        return Unable(
+            trial_id=trial.trial_id, attempt=trial.attempt, error=type(error).__name__, reason=str(error)
+        )
+    except Exception as error:
+        traceback.print_exc()
+        outcome, reason, attributes = Outcome.CRASHED, _one_line(error), {}
+    reporter.flush()
+    _log(f"{outcome or 'stopped'}" + (f": {reason}" if reason else ""))
+    return Finished(
+        trial_id=trial.trial_id, attempt=trial.attempt, outcome=outcome, reason=reason, attributes=attributes
+    )
+
+
+@cache
+def _prepared(config: DataConfig) -> Path:
+    """Once a child: its checksums take longer than many a trial."""
+    return prepare(config, read_settings())
+
+
+def _device(device: str, slot: int) -> torch.device:
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise TunerError("no CUDA device here")
+    place = torch.device("cuda", slot % torch.cuda.device_count())
+    torch.cuda.set_device(place)
+    return place
+
+
+def _redirect_output(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+
+
+def _log(line: str) -> None:
+    sys.stdout.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+    sys.stdout.flush()
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:500]

@@ -1,0 +1,136 @@
+"""A study as a worker serves it: proposes points, judges curves, writes trials. Lives on the storage thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from tuner.search import SAMPLERS, History
+from tuner.search.pruners import Pruner, with_curve
+from tuner.spec.space import Point
+from tuner.spec.study import StudySpec
+from tuner.states import Outcome
+from tuner.storage import claims
+from tuner.storage.claims import Ending, Held, Nothing, Progress
+from tuner.storage.connection import Database
+from tuner.storage.history import HistoryReader
+from tuner.worker.events import Claimed, Pruned, Refused
+
+
+@dataclass
+class _Trial:
+    """What is known of a trial in training."""
+
+    curve: dict[int, float] = field(default_factory=dict)  # epoch, from 1 -> value, as reported
+    attributes: dict[str, Any] = field(default_factory=dict)  # the pruner's: rungs reached
+
+
+class StudyDesk:
+    def __init__(self, study_id: int, spec: StudySpec) -> None:
+        self.study_id = study_id
+        self._spec = spec
+        self._reader = HistoryReader(study_id, spec.objective.direction)
+        self._pruner = Pruner(spec.search, spec.epochs)
+        self._trials: dict[Held, _Trial] = {}
+
+    def claim(self, db: Database, slot: int, worker_id: UUID, request: UUID) -> Claimed | Refused | Nothing:
+        claim = claims.claim(db, self.study_id, worker_id, request)
+        if isinstance(claim, Nothing):
+            return claim
+        history = self._reader.read(db)
+        if claim.sampled:
+            own = next(trial for trial in history.running if trial.trial_id == claim.held.trial_id)
+            point: Point = own.params
+            trial = _Trial(curve=dict(own.intermediate_values), attributes=dict(own.system_attrs))
+        else:
+            trial = _Trial()
+            sampled = tuple(other for other in history.running if other.params)
+            seen = History(direction=history.direction, finished=history.finished, running=sampled)
+            search = self._spec.search
+            point = SAMPLERS[search.method](self._spec.space, seen, search.seed, claim.held.number)
+            looked_at = {"finished": len(seen.finished), "running": [other.number for other in seen.running]}
+            if not claims.write_point(db, claim.held, self._spec.space, point, looked_at):
+                return Refused(held=claim.held)
+        self._trials[claim.held] = trial
+        config = self._spec.space.resolve(point).model_dump_json()
+        return Claimed(slot=slot, claim=claim, seed=self._spec.search.seed, config=config)
+
+    def report(
+        self, db: Database, held: Held, curve: Mapping[int, float], checkpoint: str | None
+    ) -> Pruned | Refused | None:
+        """Stores epochs in their order until one is to be the last: that one and PRUNED are a single write."""
+        trial = self._trials.get(held)
+        if trial is None:
+            return None  # it had been pruned when these epochs were trained
+        history = self._reader.read(db) if self._pruner.active else None
+        # Nothing is remembered before it is written: after a lost connection all of this is done again.
+        seen = _Trial(curve=dict(trial.curve), attributes=dict(trial.attributes))
+        written: dict[int, float] = {}
+        for epoch, value in curve.items():
+            judged = epoch in seen.curve  # by an earlier attempt: this is the same epoch trained again
+            written[epoch] = seen.curve[epoch] = value
+            if history is not None and not judged and self._hopeless(history, held, seen, epoch):
+                progress = Progress(curve=written, checkpoint=checkpoint, attributes=seen.attributes)
+                pruned = self._end(db, held, seen, Outcome.PRUNED, f"pruned after epoch {epoch}", {}, progress)
+                return Pruned(held=held, epoch=epoch) if pruned else Refused(held=held)
+        if claims.report(db, held, Progress(curve=written, checkpoint=checkpoint, attributes=seen.attributes)):
+            self._trials[held] = seen
+            return None
+        del self._trials[held]
+        return Refused(held=held)
+
+    def _hopeless(self, history: History, held: Held, trial: _Trial, epoch: int) -> bool:
+        own = next((other for other in history.running if other.trial_id == held.trial_id), None)
+        if own is None:
+            return False  # no longer ours: the write will be refused
+        decision = self._pruner.decide(history, with_curve(own, trial.curve, trial.attributes), epoch)
+        trial.attributes.update(decision.attributes)
+        return decision.prune
+
+    def tell(
+        self, db: Database, held: Held, outcome: Outcome, reason: str | None, attributes: Mapping[str, Any]
+    ) -> Refused | None:
+        trial = self._trials.get(held)
+        if trial is None:
+            return None  # it had been pruned when its training ended
+        told = self._end(db, held, trial, outcome, reason, attributes, Progress())
+        return None if told else Refused(held=held)
+
+    def give_back(self, db: Database, held: Held, *, died: bool, reason: str | None) -> None:
+        if held in self._trials:
+            claims.give_back(db, held, died=died, reason=reason)
+            del self._trials[held]
+
+    def _end(
+        self,
+        db: Database,
+        held: Held,
+        trial: _Trial,
+        outcome: Outcome,
+        reason: str | None,
+        attributes: Mapping[str, Any],
+        progress: Progress,
+    ) -> bool:
+        epoch, value = self._standing(trial.curve)
+        ending = Ending(
+            outcome=outcome,
+            value=value if outcome in (Outcome.COMPLETE, Outcome.PRUNED) else None,
+            reason=reason,
+            attributes={**attributes, "best_epoch": epoch},
+        )
+        told = claims.tell(db, held, ending, progress)
+        del self._trials[held]
+        return told
+
+    def _standing(self, curve: Mapping[int, float]) -> tuple[int | None, float | None]:
+        """The epoch, and its value, that stands for a trial: of equal ones the first."""
+        if not curve:
+            return None, None
+        epochs = sorted(curve)
+        if self._spec.objective.value == "last":
+            return epochs[-1], curve[epochs[-1]]
+        choose = max if self._spec.objective.direction == "maximize" else min
+        epoch = choose(epochs, key=curve.__getitem__)
+        return epoch, curve[epoch]

@@ -1,0 +1,76 @@
+"""What happens to a supervisor, besides what its children say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tuner.states import StudyState
+from tuner.storage.claims import Claim, Held
+from tuner.worker.messages import Message
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildSays:
+    slot: int
+    message: Message
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildLost:
+    slot: int
+    reason: str
+    hung: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claimed:
+    """The slot has a trial to train."""
+
+    slot: int
+    claim: Claim
+    seed: int
+    config: str  # a TrialConfig as JSON
+
+
+@dataclass(frozen=True, kw_only=True)
+class NothingToClaim:
+    slot: int
+    ended: bool  # nothing will ever come: every study served has ended
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    held: Held
+    epoch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A write came from an attempt that holds its trial no longer."""
+
+    held: Held
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renewed:
+    states: Mapping[int, StudyState | None]  # None: the study was deleted
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageFailed:
+    error: Exception
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tick:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Terminate:
+    """A signal to end; a second one means at once."""
+
+
+StorageAnswer = Claimed | NothingToClaim | Pruned | Refused | Renewed | StorageFailed
+Event = ChildSays | ChildLost | StorageAnswer | Tick | Terminate

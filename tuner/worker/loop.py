@@ -1,0 +1,66 @@
+"""What a supervisor waits for: its children's sockets, the storage thread's answers, signals and the clock."""
+
+from __future__ import annotations
+
+import queue
+import selectors
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+
+from tuner.worker.children import Child
+from tuner.worker.events import ChildLost, ChildSays, Event, StorageAnswer, Terminate, Tick
+from tuner.worker.timing import TICK_SECONDS
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class EventLoop:
+    def __init__(self) -> None:
+        self._answers: queue.SimpleQueue[StorageAnswer | Terminate] = queue.SimpleQueue()
+        self._wake, self._woken = socket.socketpair()
+        self._woken.setblocking(False)
+        self._wake.setblocking(False)
+
+    def answer(self, event: StorageAnswer | Terminate) -> None:
+        """Hands in an event from another thread or a signal handler."""
+        self._answers.put(event)
+        try:
+            self._wake.send(b"\0")
+        except BlockingIOError:
+            pass  # it is awake already
+
+    def catch_signals(self) -> None:
+        def handle(number: int, frame: FrameType | None) -> None:
+            self.answer(Terminate())
+
+        for number in _SIGNALS:
+            signal.signal(number, handle)
+
+    def events(self, children: Callable[[], Sequence[tuple[int, Child]]]) -> Iterator[Event]:
+        """Waits and yields, without end; children may be replaced between two events."""
+        while True:
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._woken, selectors.EVENT_READ)
+                for slot, child in children():
+                    selector.register(child.socket, selectors.EVENT_READ, (slot, child))
+                ready = selector.select(TICK_SECONDS)
+            for key, _ in ready:
+                if key.data is None:
+                    self._woken.recv(4096)
+                    while not self._answers.empty():
+                        yield self._answers.get()
+                elif key.data in children():  # not replaced by what was handled just now
+                    yield from _listen(*key.data)
+            yield Tick()
+
+
+def _listen(slot: int, child: Child) -> Iterator[Event]:
+    try:
+        for message in child.read():
+            yield ChildSays(slot=slot, message=message)
+    except EOFError:
+        yield ChildLost(slot=slot, reason="it is gone")
+    except ValueError as error:
+        yield ChildLost(slot=slot, reason=f"it sent nonsense ({error})")

@@ -1,0 +1,81 @@
+"""The whole of a worker's life, from its registration to its end."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+from tuner import __version__
+from tuner.settings import Settings
+from tuner.storage import artifacts, workers
+from tuner.storage.connection import Database
+from tuner.storage.studies import get_study
+from tuner.storage.url import parse
+from tuner.worker.children import prepare_fork_server
+from tuner.worker.events import Terminate
+from tuner.worker.loop import EventLoop
+from tuner.worker.storage_thread import StorageThread
+from tuner.worker.supervisor import Ended, Supervisor
+from tuner.worker.timing import HANG_SECONDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    slots: int
+    device: str = "auto"  # auto, cpu or cuda
+    hang_seconds: float = HANG_SECONDS
+    stop_with_stdin: bool = False  # end as soon as standard input does: the launcher that held it is gone
+
+
+def run_worker(database_url: str, settings: Settings, studies: Sequence[str], options: WorkerOptions) -> Ended:
+    """Serves the named studies in their order, or all that run, until they end or a signal comes.
+
+    Raises NotFound, DatabaseError, ArtifactError or DataError where it cannot go on.
+    """
+    db = Database(_without_environment(database_url), application="tuner worker")
+    serve = [get_study(db, name) for name in studies] or None
+    artifacts.check_writable(settings.artifacts)
+    worker_id = uuid4()
+    workers.register(
+        db,
+        worker_id,
+        host=platform.node(),
+        pid=os.getpid(),
+        device=options.device,
+        slots=options.slots,
+        version=__version__,
+    )
+    loop = EventLoop()
+    loop.catch_signals()
+    if options.stop_with_stdin:
+        threading.Thread(target=_watch_stdin, args=(loop,), daemon=True).start()
+    storage = StorageThread(db, worker_id, serve, loop.answer)
+    storage.start()
+    prepare_fork_server()
+    return Supervisor(
+        storage,
+        loop,
+        slots=options.slots,
+        device=options.device,
+        artifacts=settings.artifacts,
+        hang_seconds=options.hang_seconds,
+    ).run()
+
+
+def _without_environment(url: str) -> str:
+    """The URL with the password that the environment holds, which is removed there: children inherit it."""
+    address = parse(url)
+    password = os.environ.pop("PGPASSWORD", None)
+    os.environ.pop("TUNER_DATABASE_URL", None)
+    return replace(address, password=address.password or password).url
+
+
+def _watch_stdin(loop: EventLoop) -> None:
+    while sys.stdin.buffer.read(4096):
+        pass
+    loop.answer(Terminate())

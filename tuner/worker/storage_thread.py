@@ -1,0 +1,163 @@
+"""The one thread that talks to the database, so that the supervisor never waits for it.
+
+It works an ordered queue of requests and answers with events. A lost connection is tried again, with growing pauses,
+while training goes on and reports queue up.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+from tuner.errors import DatabaseLost
+from tuner.states import Outcome
+from tuner.storage import claims, workers
+from tuner.storage.claims import Held, Nothing
+from tuner.storage.connection import Database
+from tuner.storage.studies import StudyRecord, running_studies
+from tuner.worker.desk import StudyDesk
+from tuner.worker.events import Claimed, NothingToClaim, Refused, Renewed, StorageAnswer, StorageFailed
+from tuner.worker.timing import RETRY_CAP_SECONDS, RETRY_FIRST_SECONDS, RETRY_GIVE_UP_SECONDS
+
+log = logging.getLogger("tuner.worker")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimNext:
+    slot: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    held: Held
+    curve: Mapping[int, float]
+    checkpoint: str | None  # below the artifacts folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tell:
+    held: Held
+    outcome: Outcome
+    reason: str | None
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GiveBack:
+    held: Held
+    died: bool
+    reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Renew:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Close:
+    pass
+
+
+Request = ClaimNext | Report | Tell | GiveBack | Renew | Close
+
+
+class StorageThread(threading.Thread):
+    """`answer` is called, on this thread, with every event; `studies` is None to serve all that run."""
+
+    def __init__(
+        self, db: Database, worker_id: UUID, studies: Sequence[StudyRecord] | None, answer: Callable[[StorageAnswer], None]
+    ) -> None:
+        super().__init__(name="storage", daemon=True)
+        self._db = db
+        self._worker_id = worker_id
+        self._studies = studies
+        self._answer = answer
+        self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
+        self._desks: dict[int, StudyDesk] = {}
+
+    def post(self, request: Request) -> None:
+        self._requests.put(request)
+
+    def run(self) -> None:
+        try:
+            while True:
+                request = self._requests.get()
+                if isinstance(request, Close):
+                    self._until_answered(self._leave)
+                    return
+                answer = self._handle(request)
+                if answer is not None:
+                    self._answer(answer)
+        except Exception as error:  # nothing can be stored any more: the supervisor must know
+            self._answer(StorageFailed(error=error))
+        finally:
+            self._db.close()
+
+    def _leave(self) -> None:
+        claims.give_back_all(self._db, self._worker_id)
+        workers.unregister(self._db, self._worker_id)
+
+    def _handle(self, request: Request) -> StorageAnswer | None:
+        match request:
+            case ClaimNext(slot=slot):
+                return self._claim(slot)
+            case Report(held=held, curve=curve, checkpoint=checkpoint):
+                desk = self._desks[held.study_id]
+                return self._until_answered(lambda: desk.report(self._db, held, curve, checkpoint))
+            case Tell(held=held, outcome=outcome, reason=reason, attributes=attributes):
+                desk = self._desks[held.study_id]
+                return self._until_answered(lambda: desk.tell(self._db, held, outcome, reason, attributes))
+            case GiveBack(held=held, died=died, reason=reason):
+                desk = self._desks[held.study_id]
+                self._until_answered(lambda: desk.give_back(self._db, held, died=died, reason=reason))
+                return None
+            case Renew():
+                studies = list(self._desks)
+                states = self._until_answered(lambda: claims.renew(self._db, self._worker_id, studies))
+                return Renewed(states=states)
+            case Close():
+                return None
+
+    def _claim(self, slot: int) -> StorageAnswer:
+        """From the first study that has a trial to give, in the order in which they were named."""
+        if self._studies is None:
+            studies = self._until_answered(lambda: running_studies(self._db))
+        else:
+            studies = self._studies
+        ended = self._studies is not None
+        for study in studies:
+            # The same request for every try, so that a lost answer does not cost a trial.
+            answer = self._until_answered(partial(self._claim_from, study, slot, uuid4()))
+            if isinstance(answer, Claimed):
+                return answer
+            ended = ended and isinstance(answer, Nothing) and answer.ended
+        return NothingToClaim(slot=slot, ended=ended)
+
+    def _claim_from(self, study: StudyRecord, slot: int, request: UUID) -> Claimed | Refused | Nothing:
+        if study.study_id not in self._desks:
+            self._desks[study.study_id] = StudyDesk(study.study_id, study.spec)
+        return self._desks[study.study_id].claim(self._db, slot, self._worker_id, request)
+
+    def _until_answered(self, call: Callable[[], Answer]) -> Answer:
+        """Calls until the database answers; pauses grow, with jitter, so that workers do not come back all at once."""
+        deadline = time.monotonic() + RETRY_GIVE_UP_SECONDS
+        pause = RETRY_FIRST_SECONDS
+        while True:
+            try:
+                return call()
+            except DatabaseLost as error:
+                if time.monotonic() > deadline:
+                    raise
+                log.warning("%s; trying again", error)
+                time.sleep(pause * random.uniform(0.5, 1.0))
+                pause = min(2 * pause, RETRY_CAP_SECONDS)

@@ -1,0 +1,320 @@
+"""A worker: one process that claims trials and has its children train them.
+
+It reads as a lifecycle: register, claim, train, report, give back, unregister. The loop waits on sockets, its clock and
+signals only; whatever needs the database is asked of the storage thread and answered as an event. It never imports
+CUDA and never runs a user's code.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from pathlib import Path
+
+from tuner.errors import ArtifactError, DataError, TunerError, WorkersFailed
+from tuner.states import Outcome, StudyState
+from tuner.storage.artifacts import TrialArtifacts
+from tuner.storage.claims import MAX_DEATHS, Held
+from tuner.worker.children import Child
+from tuner.worker.events import (
+    ChildLost,
+    ChildSays,
+    Claimed,
+    Event,
+    NothingToClaim,
+    Pruned,
+    Refused,
+    Renewed,
+    StorageFailed,
+    Terminate,
+    Tick,
+)
+from tuner.worker.loop import EventLoop
+from tuner.worker.messages import EpochsDone, Finished, Message, Ready, StopTrial, Train, Unable
+from tuner.worker.storage_thread import ClaimNext, Close, GiveBack, Renew, Report, StorageThread, Tell
+from tuner.worker.timing import DRAIN_SECONDS, EXIT_SECONDS, HEARTBEAT_SECONDS, IDLE_SECONDS
+
+log = logging.getLogger("tuner.worker")
+
+_EARLY_DEATHS = 3  # children that die, one after the other, before they are up: something is wrong here
+
+
+class Ended(Enum):
+    """Why a worker stopped."""
+
+    NOTHING_LEFT = auto()
+    TERMINATED = auto()
+
+
+@dataclass
+class Work:
+    """A trial in a slot."""
+
+    held: Held
+    deaths: int
+    files: TrialArtifacts
+    releasing: bool = False  # told to leave a checkpoint and be given back
+    over: bool = False  # pruned, cancelled or lost: whatever its training still says is dropped
+
+
+@dataclass
+class Slot:
+    index: int
+    child: Child
+    up: bool = False  # the child said that it is ready
+    work: Work | None = None
+    asking: bool = False  # a claim is on its way
+    ask_at: float | None = None  # clock: when to ask again
+
+
+class Supervisor:
+    def __init__(
+        self, storage: StorageThread, loop: EventLoop, *, slots: int, device: str, artifacts: Path, hang_seconds: float
+    ) -> None:
+        self._storage = storage
+        self._loop = loop
+        self._device = device
+        self._artifacts = artifacts
+        self._hang_seconds = hang_seconds
+        self._early_deaths = 0
+        self._renew_at = time.monotonic()
+        self._drain_until: float | None = None  # set: no new trials, and what runs is given back
+        self._at_once = False  # end without waiting for anything
+        self._terminated = False
+        self._failure: Exception | None = None
+        self._nothing_left = False
+        self._slots = [Slot(index=index, child=self._start_child(index)) for index in range(slots)]
+
+    def run(self) -> Ended:
+        """Works until nothing is left to do or it is told to stop.
+
+        Raises the error that made it impossible to go on, after what ran was given back.
+        """
+        for slot in self._slots:
+            self._ask(slot)
+        for event in self._loop.events(lambda: [(slot.index, slot.child) for slot in self._slots]):
+            self._handle(event)
+            if self._finished():
+                break
+        self._close()
+        if self._failure is not None:
+            raise self._failure
+        return Ended.TERMINATED if self._terminated else Ended.NOTHING_LEFT
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case ChildSays(slot=index, message=message):
+                self._hear(self._slots[index], message)
+            case ChildLost(slot=index, reason=reason, hung=hung):
+                self._replace(self._slots[index], reason, hung=hung)
+            case Claimed(slot=index):
+                self._begin(self._slots[index], event)
+            case NothingToClaim(slot=index, ended=ended):
+                self._slots[index].asking = False
+                self._slots[index].ask_at = time.monotonic() + IDLE_SECONDS
+                self._nothing_left = ended
+            case Pruned(held=held, epoch=epoch):
+                log.info("trial %d pruned after epoch %d", held.number, epoch)
+                self._stop(held)
+            case Refused(held=held):
+                log.warning("trial %d was given to another worker, or deleted: this attempt ends", held.number)
+                self._stop(held)
+            case Renewed(states=states):
+                self._obey(states)
+            case StorageFailed(error=error):
+                self._failure, self._at_once = error, True
+            case Tick():
+                self._tick()
+            case Terminate():
+                self._terminate()
+
+    # --- trials -----------------------------------------------------------------------------------------------------
+
+    def _ask(self, slot: Slot) -> None:
+        slot.asking, slot.ask_at = True, None
+        self._storage.post(ClaimNext(slot=slot.index))
+
+    def _begin(self, slot: Slot, claimed: Claimed) -> None:
+        slot.asking = False
+        held, resume = claimed.claim.held, claimed.claim.checkpoint
+        files = TrialArtifacts(root=self._artifacts, study_id=held.study_id, trial_id=held.trial_id)
+        slot.work = Work(held=held, deaths=claimed.claim.deaths, files=files)
+        if self._drain_until is not None:
+            self._give_back(slot, slot.work)
+            return
+        log.info("trial %d, attempt %d, in slot %d", held.number, held.attempt, slot.index)
+        files.sweep(held.attempt, resume)
+        slot.child.send(
+            Train(
+                trial_id=held.trial_id,
+                attempt=held.attempt,
+                number=held.number,
+                seed=claimed.seed,
+                config=claimed.config,
+                folder=str(files.attempt(held.attempt)),
+                resume=str(self._artifacts / resume) if resume else None,
+                log=str(files.log),
+            )
+        )
+
+    def _hear(self, slot: Slot, message: Message) -> None:
+        match message, slot.work:
+            case Ready(device=device), _:
+                slot.up, self._early_deaths = True, 0
+                log.info("slot %d on %s", slot.index, device)
+            case (EpochsDone() | Finished() | Unable()) as said, Work() as work if _of(said, work):
+                self._hear_of(slot, work, said)
+
+    def _hear_of(self, slot: Slot, work: Work, message: EpochsDone | Finished | Unable) -> None:
+        match message:
+            case EpochsDone(curve=curve, checkpoint=name):
+                if not work.over:
+                    folder = work.files.attempt(work.held.attempt)
+                    checkpoint = work.files.relative(folder / name) if name else None
+                    self._storage.post(Report(held=work.held, curve=curve, checkpoint=checkpoint))
+            case Finished(outcome=None):
+                self._give_back(slot, work)
+            case Finished(outcome=Outcome() as outcome, reason=reason, attributes=attributes):
+                if not work.over:
+                    log.info("trial %d %s%s", work.held.number, outcome, f": {reason}" if reason else "")
+                    self._storage.post(
+                        Tell(held=work.held, outcome=outcome, reason=reason, attributes=attributes)
+                    )
+                self._free(slot)
+            case Unable(error=error, reason=reason):
+                self._fail(_MACHINE_FAULTS[error](reason))
+                self._give_back(slot, work, reason=reason)
+
+    def _give_back(self, slot: Slot, work: Work, *, reason: str | None = None) -> None:
+        if not work.over:
+            self._storage.post(GiveBack(held=work.held, died=False, reason=reason))
+        self._free(slot)
+
+    def _free(self, slot: Slot) -> None:
+        slot.work = None
+        if self._drain_until is None:
+            self._ask(slot)
+
+    def _stop(self, held: Held) -> None:
+        """Ends a trial's training at its next step; what it still says is dropped."""
+        for slot in self._slots:
+            if slot.work is not None and slot.work.held == held:
+                slot.work.over = True
+                slot.child.send(StopTrial(trial_id=held.trial_id, attempt=held.attempt, after_epoch=False))
+
+    def _obey(self, states: Mapping[int, StudyState | None]) -> None:
+        """What was decided about the studies elsewhere."""
+        for slot in self._slots:
+            work = slot.work
+            if work is None or work.over:
+                continue
+            match states.get(work.held.study_id, StudyState.RUNNING):
+                case None:
+                    log.warning("the study of trial %d was deleted", work.held.number)
+                    self._stop(work.held)
+                case StudyState.CANCELLED:
+                    self._storage.post(
+                        Tell(held=work.held, outcome=Outcome.CANCELLED, reason="the study was cancelled", attributes={})
+                    )
+                    self._stop(work.held)
+                case StudyState.PAUSED:
+                    self._release(work)
+
+    def _release(self, work: Work) -> None:
+        """Has the child finish its epoch, leave a checkpoint and give the trial back."""
+        if not work.releasing:
+            work.releasing = True
+            index = next(slot.index for slot in self._slots if slot.work is work)
+            self._slots[index].child.send(
+                StopTrial(trial_id=work.held.trial_id, attempt=work.held.attempt, after_epoch=True)
+            )
+
+    # --- children ---------------------------------------------------------------------------------------------------
+
+    def _start_child(self, index: int) -> Child:
+        return Child(self._device, index, self._hang_seconds)
+
+    def _replace(self, slot: Slot, reason: str, *, hung: bool) -> None:
+        """A child is gone, or hangs: another takes its place, and its trial goes on from the last checkpoint."""
+        ended = slot.child.kill(gone=not hung)
+        reason = reason if hung else f"its process was {ended}"
+        work, slot.work = slot.work, None
+        log.warning("slot %d: %s", slot.index, reason)
+        if work is not None and not work.over:
+            self._mourn(work, reason, hung=hung)
+        if not slot.up:
+            self._early_deaths += 1
+            if self._early_deaths >= _EARLY_DEATHS:
+                self._fail(WorkersFailed(f"{_EARLY_DEATHS} training processes died before they were up: {reason}"))
+        slot.up, slot.child = False, self._start_child(slot.index)
+        if work is not None:
+            self._free(slot)
+
+    def _mourn(self, work: Work, reason: str, *, hung: bool) -> None:
+        if work.deaths + 1 < MAX_DEATHS:
+            self._storage.post(GiveBack(held=work.held, died=True, reason=reason))
+            return
+        outcome = Outcome.TIMED_OUT if hung else Outcome.CRASHED
+        reason = f"{reason}; given up after {MAX_DEATHS} deaths"
+        self._storage.post(Tell(held=work.held, outcome=outcome, reason=reason, attributes={}))
+
+    # --- the worker's own life ----------------------------------------------------------------------------------------
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if now >= self._renew_at:
+            self._renew_at = now + HEARTBEAT_SECONDS
+            self._storage.post(Renew())
+        for slot in self._slots:
+            if slot.ask_at is not None and now >= slot.ask_at and self._drain_until is None:
+                self._ask(slot)
+            silent = slot.child.hung_for()
+            if silent is not None:
+                self._replace(slot, f"made no step for {silent:.0f} s", hung=True)
+        if self._drain_until is not None and now >= self._drain_until:
+            log.warning("what still runs goes back to its last checkpoint")
+            self._at_once = True
+
+    def _terminate(self) -> None:
+        if self._terminated:
+            log.warning("second signal: ending at once")
+            self._at_once = True
+            return
+        self._terminated = True
+        log.info("asked to end: epochs that end within %.0f s are finished", DRAIN_SECONDS)
+        self._drain()
+
+    def _fail(self, error: TunerError) -> None:
+        self._failure = self._failure or error
+        self._drain()
+
+    def _drain(self) -> None:
+        if self._drain_until is None:
+            self._drain_until = time.monotonic() + DRAIN_SECONDS
+        for slot in self._slots:
+            if slot.work is not None and not slot.work.over:
+                self._release(slot.work)
+
+    def _finished(self) -> bool:
+        if self._at_once:
+            return True
+        if any(slot.work is not None or slot.asking for slot in self._slots):
+            return False
+        return self._drain_until is not None or self._nothing_left
+
+    def _close(self) -> None:
+        """Ends the children, then gives back whatever they trained: from the last checkpoint, without a death."""
+        for slot in self._slots:
+            slot.child.kill()
+        self._storage.post(Close())
+        self._storage.join(EXIT_SECONDS)
+
+
+_MACHINE_FAULTS: dict[str, type[TunerError]] = {"ArtifactError": ArtifactError, "DataError": DataError}
+
+
+def _of(message: EpochsDone | Finished | Unable, work: Work) -> bool:
+    return (message.trial_id, message.attempt) == (work.held.trial_id, work.held.attempt)

@@ -1,0 +1,20 @@
+"""Every time a worker lives by, in seconds."""
+
+from __future__ import annotations
+
+HEARTBEAT_SECONDS = 5.0  # leases are renewed; must stay well below claims.LEASE_SECONDS
+IDLE_SECONDS = 1.0  # an idle slot asks again for a trial
+TICK_SECONDS = 0.5  # the supervisor looks at its children's progress
+
+REPORT_SECONDS = 0.1  # epochs shorter than this are reported together
+
+DRAIN_SECONDS = 15.0  # on SIGTERM, an epoch that ends within this is finished, the rest given back
+EXIT_SECONDS = 5.0  # then, for the database to take what is left to say
+
+HANG_SECONDS = 120.0  # a training that makes no step for so long is taken to hang
+START_SECONDS = 120.0  # a child process must be ready, and a trial must make its first step, within this
+PREPARE_SECONDS = 3600.0  # a data set must be downloaded and prepared within this
+
+RETRY_FIRST_SECONDS = 0.1  # database lost: first pause, doubled each time …
+RETRY_CAP_SECONDS = 5.0  # … up to this (below a third of the lease), with jitter …
+RETRY_GIVE_UP_SECONDS = 180.0  # … until the worker gives up
