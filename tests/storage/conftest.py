@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,11 +12,11 @@ from tuner.storage.server import EmbeddedServer
 
 
 @pytest.fixture
-def password_server(open_folder: Path) -> Iterator[Callable[[str | None], str]]:
+def password_server(open_folder: Path) -> Callable[[str | None], str]:
     """Gives URLs, with any password or none, of a server on TCP that wants the password "right@1" of user ann."""
     server = EmbeddedServer(open_folder / "postgres-scram", durable=False)
     with Database(server.start()) as db:
-        db.execute("CREATE ROLE ann LOGIN PASSWORD 'right@1'")
+        db.execute("CREATE ROLE ann LOGIN PASSWORD 'right@1'; ALTER DATABASE tuner OWNER TO ann")
     server.stop()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -29,4 +29,4 @@ def password_server(open_folder: Path) -> Iterator[Callable[[str | None], str]]:
         return f"postgresql://ann{'' if password is None else ':' + quote(password)}@127.0.0.1:{port}/tuner"
 
     server.start()
-    yield url
+    return url  # `open_folder` removes the server

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from uuid import UUID, uuid4
 
 import pytest
@@ -188,14 +187,14 @@ class TestAttempts:
 
 class TestFencing:
     @pytest.fixture
-    def zombie(self, db: Database, worker: UUID) -> Iterator[Claim]:
+    def zombie(self, db: Database, worker: UUID) -> Claim:
         """An attempt whose trial was started again by somebody else."""
         study = make_study(db, trials=1)
         old = take(db, study, worker)
         claims.report(db, old.held, Progress(curve={1: 0.5}))
         expire(db, old)
         take(db, study, make_worker(db))
-        yield old
+        return old
 
     def test_nothing_it_writes_is_accepted(self, db: Database, zombie: Claim) -> None:
         held = zombie.held

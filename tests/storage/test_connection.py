@@ -47,18 +47,18 @@ def test_several_statements_are_one_transaction(db: Database) -> None:
 
 
 def test_a_transaction_over_several_calls_is_kept_or_dropped_whole(db: Database) -> None:
-    def insert(name: str) -> None:
-        db.execute("INSERT INTO tuner.comparison (name, document) VALUES (%(name)s, '{}')", name=name)
+    def insert(*names: str, then: Exception | None = None) -> None:
+        with db.transaction():
+            for name in names:
+                db.execute("INSERT INTO tuner.comparison (name, document) VALUES (%(name)s, '{}')", name=name)
+            if then is not None:
+                raise then
 
-    with pytest.raises(KeyError), db.transaction():
-        insert("dropped")
-        raise KeyError
-    with db.transaction():
-        insert("one")
-        insert("two")
-    with pytest.raises(DatabaseError), db.transaction():
-        insert("three")
-        insert("one")
+    with pytest.raises(KeyError):
+        insert("dropped", then=KeyError())
+    insert("one", "two")
+    with pytest.raises(DatabaseError):
+        insert("three", "one")
     names = [row.name for row in db.execute("SELECT name FROM tuner.comparison ORDER BY name")]
     assert names == ["one", "two"]
 
@@ -82,12 +82,16 @@ def test_a_broken_connection_is_said_and_made_anew(db: Database, database_url: s
 
 
 def test_a_transaction_whose_connection_breaks_ends_with_the_loss(db: Database, database_url: str) -> None:
-    with pytest.raises(DatabaseLost), db.transaction():
-        pid = db.execute("SELECT pg_backend_pid() AS pid")[0].pid
-        db.execute("INSERT INTO tuner.comparison (name, document) VALUES ('x', '{}')")
-        with Database(database_url) as other:
-            other.execute("SELECT pg_terminate_backend(%(pid)s, 5000)", pid=pid)
-        db.execute("INSERT INTO tuner.comparison (name, document) VALUES ('y', '{}')")
+    def insert_and_break() -> None:
+        with db.transaction():
+            pid = db.execute("SELECT pg_backend_pid() AS pid")[0].pid
+            db.execute("INSERT INTO tuner.comparison (name, document) VALUES ('x', '{}')")
+            with Database(database_url) as other:
+                other.execute("SELECT pg_terminate_backend(%(pid)s, 5000)", pid=pid)
+            db.execute("INSERT INTO tuner.comparison (name, document) VALUES ('y', '{}')")
+
+    with pytest.raises(DatabaseLost):
+        insert_and_break()
     assert db.execute("SELECT name FROM tuner.comparison") == []
 
 

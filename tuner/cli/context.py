@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from tuner.settings import Settings
+    from tuner.storage.connection import Database
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +29,23 @@ class Context:
 
         return open_database(self.settings, self.database)
 
+    def connect(self) -> Database:
+        """A connection to that database; raises what `database_url` does."""
+        url = self.database_url()
+
+        from tuner.storage.connection import Database
+
+        return Database(url)
+
     def note(self, message: str) -> None:
         """Says on stderr what is worth knowing but is no result."""
         if not self.quiet:
             click.echo(message, err=True)
+
+    def command_line(self, *words: str) -> str:
+        """A command to paste into a shell that reaches the same database: `tuner study show digits-cnn`."""
+        database = ("--database", self.database) if self.database else ()
+        return shlex.join(("tuner", *database, *words))
 
 
 pass_context = click.make_pass_decorator(Context)

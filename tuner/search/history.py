@@ -103,9 +103,7 @@ class HistoryStorage(BaseStorage):
     ) -> None:
         raise NotImplementedError
 
-    def set_trial_state_values(
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
-    ) -> bool:
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Sequence[float] | None = None) -> bool:
         raise NotImplementedError
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:

@@ -1,6 +1,6 @@
 """What a trial is made of, every knob a value: the frozen records that training sees.
 
-A knob is declared here, once, as a plain field. The study file's model (`tuner.spec.study`) is derived from these
+A knob is declared here, once, as a plain field. The study file's model (`tuner.spec.study_file`) is derived from these
 classes: wherever a field of `model` or `training` takes a value, the file may give a range instead, unless the field
 is marked `Fixed`. A field marked `PerLayer` may also hold one value a layer (`each:` in the file).
 """
@@ -185,7 +185,7 @@ METRICS: dict[Task, tuple[Metric, ...]] = {
 
 
 class ObjectiveConfig(Record):
-    metric: Metric = Field("accuracy", description="measured on the validation part")
+    metric: Metric = Field("accuracy", description="measured on the validation part; of a forecast by default mse")
     value: Literal["best", "last"] = Field("best", description="the epoch whose value and weights stand for the trial")
 
     @property

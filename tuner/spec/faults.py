@@ -16,7 +16,9 @@ Path = tuple[str | int, ...]  # ("training", "learning_rate", 0, "low")
 class Fault:
     path: Path
     message: str
-    involves: tuple[Path, ...] = ()  # other keys that the fault rests on: where one of them is wrong, it may be no fault
+    involves: tuple[
+        Path, ...
+    ] = ()  # other keys that the fault rests on: where one of them is wrong, it may be no fault
 
 
 def dotted(path: Path) -> str:

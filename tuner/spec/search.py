@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from tuner.spec.config import Record
 
@@ -50,6 +50,17 @@ class HyperbandPruner(Record):
     reduction_factor: int = Field(3, ge=2, description="one in so many goes on to the next rung")
 
 
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value  # `pruner: median` is short for {name: median}
+
+
+_InnerPruner = NoPruner | MedianPruner | PercentilePruner | AshaPruner | HyperbandPruner
+_InnerName = Literal["none", "median", "percentile", "asha", "hyperband"]
+InnerPrunerConfig = Annotated[
+    _InnerPruner, Field(discriminator="name"), BeforeValidator(_named, json_schema_input_type=_InnerPruner | _InnerName)
+]
+
+
 class PatientPruner(Record):
     """Lets the pruner inside speak only once a trial has not improved for `patience` epochs."""
 
@@ -57,14 +68,14 @@ class PatientPruner(Record):
     patience: int = Field(3, ge=1, description="epochs without improvement")
     min_delta: float = Field(0.0, ge=0.0, description="what counts as an improvement")
     min_epochs: int = Field(1, ge=1, description="epochs that every trial may train")
-    pruner: Annotated[
-        NoPruner | MedianPruner | PercentilePruner | AshaPruner | HyperbandPruner, Field(discriminator="name")
-    ] = NoPruner()
+    pruner: InnerPrunerConfig = NoPruner()
 
 
+_Pruner = _InnerPruner | PatientPruner
 PrunerConfig = Annotated[
-    NoPruner | MedianPruner | PercentilePruner | AshaPruner | HyperbandPruner | PatientPruner,
+    _Pruner,
     Field(discriminator="name"),
+    BeforeValidator(_named, json_schema_input_type=_Pruner | _InnerName | Literal["patient"]),
 ]
 
 
@@ -74,9 +85,12 @@ class SearchConfig(Record):
     pruner: PrunerConfig = NoPruner()
 
 
+MAX_TRIALS = 1_000_000
+
+
 class BudgetConfig(Record):
     """Whichever is spent first ends the study."""
 
-    trials: int | None = Field(None, ge=1, le=1_000_000, description="trials, whatever their outcome")
+    trials: int | None = Field(None, ge=1, le=MAX_TRIALS, description="trials, whatever their outcome")
     total_epochs: int | None = Field(None, ge=1, description="epochs trained, summed over all trials")
     seconds: float | None = Field(None, gt=0, description="seconds of training, summed over all trials")

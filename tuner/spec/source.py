@@ -7,7 +7,7 @@ number, `no` and `12:30` are words, `010` is ten). Anchors, aliases, tags and du
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
@@ -17,7 +17,6 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import (
     AliasEvent,
     DocumentStartEvent,
-    Event,
     MappingEndEvent,
     MappingStartEvent,
     ScalarEvent,
@@ -52,14 +51,24 @@ class Source:
     places: dict[Path, str] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)  # found while reading
 
-    def line(self, fault: Fault) -> str:
-        return f"{self._where(fault.path)}: {fault.message}"
+    def lines(self, faults: Iterable[Fault]) -> list[str]:
+        """All faults, one line each, in the order of the file; one fault a key."""
+        order = {path: number for number, path in enumerate(self.places)}
+        lines = list(self.faults)
+        for fault in sorted(faults, key=lambda fault: order.get(self._placed(fault.path), -1)):
+            where = self._where(fault.path)
+            if not any(line.startswith(where) for line in lines):
+                lines.append(where + fault.message)
+        return lines
 
     def _where(self, path: Path) -> str:
-        for length in range(len(path), 0, -1):
-            if path[:length] in self.places:
-                return self.places[path[:length]] + dotted(path)
-        return self.root + dotted(path)
+        return f"{self.places.get(self._placed(path), self.root)}{dotted(path)}: "
+
+    def _placed(self, path: Path) -> Path:
+        """The key itself, or the nearest one around it that has a place."""
+        while path and path not in self.places:
+            path = path[:-1]
+        return path
 
 
 def read_source(file: FilePath, overrides: Sequence[str] = ()) -> Source:
@@ -103,7 +112,11 @@ def _set(source: Source, override: str) -> None:
         source.faults.append(f"--set {override}: not an override; write --set training.epochs=2")
         return
     reader = _Reader(lambda _line: "--set ")
-    value = reader.read(text, at=path)
+    try:
+        value = reader.read(text, at=path)
+    except InvalidSpec as error:
+        source.faults += error.faults
+        return
     source.faults += reader.faults
     here = source.document
     for length, step in enumerate(path[:-1], start=1):
@@ -125,7 +138,7 @@ class _Reader:
         self.places: dict[Path, str] = {}
         self.faults: list[str] = []
         self._place = place  # from a line's number, from 1
-        self._events: Iterator[Event] = iter(())
+        self._events: Iterator[Any] = iter(())
         self._values = 0
 
     def read(self, text: str, at: Path) -> Any:
@@ -140,21 +153,20 @@ class _Reader:
             next(self._events)  # the document's end
             extra = next(self._events)
             if isinstance(extra, DocumentStartEvent):
-                raise self._unreadable(extra, at, "a second document; a study file holds one")
+                raise self._unreadable(_line(extra), at, "a second document; a study file holds one")
         except MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise InvalidSpec([f"{self._place(line)}{_prefix(at)}not YAML: {error.problem}"]) from None
+            raise self._unreadable(line, at, f"not YAML: {error.problem}") from None
         except YAMLError as error:
-            problem = str(error).partition("\n")[0]
-            raise InvalidSpec([f"{self._place(1)}{_prefix(at)}not YAML: {problem}"]) from None
+            raise self._unreadable(1, at, f"not YAML: {error}") from None
         return value
 
-    def _value(self, event: Event, path: Path) -> Any:
+    def _value(self, event: Any, path: Path) -> Any:
         self._values += 1
         if self._values > MAX_VALUES:
-            raise self._unreadable(event, path[:1], f"more than {MAX_VALUES} values")
+            raise self._unreadable(_line(event), path[:1], f"more than {MAX_VALUES} values")
         if len(path) > MAX_DEPTH:
-            raise self._unreadable(event, path[:1], f"nested more than {MAX_DEPTH} deep")
+            raise self._unreadable(_line(event), path[:1], f"nested more than {MAX_DEPTH} deep")
         if isinstance(event, AliasEvent):
             self._fault(event, path, "an alias (*); write the value out")
             return None
@@ -174,7 +186,7 @@ class _Reader:
         values: dict[str, Any] = {}
         while not isinstance(event := next(self._events), MappingEndEvent):
             if not isinstance(event, ScalarEvent):
-                raise self._unreadable(event, path, "a key that is not a word")
+                raise self._unreadable(_line(event), path, "a key that is not a word")
             key = str(event.value)
             here = (*path, key)
             if event.anchor is not None:
@@ -184,9 +196,11 @@ class _Reader:
             if key in values:
                 first = self.places[here].removesuffix(" ").removesuffix(":")
                 self._fault(event, here, f"a second time; it stands at {first} already")
+                places, self.places = self.places, {}
                 self._value(next(self._events), here)
+                self.places = places
                 continue
-            self.places[here] = self._place(event.start_mark.line + 1)
+            self.places[here] = self._place(_line(event))
             values[key] = self._value(next(self._events), here)
         return values
 
@@ -194,7 +208,7 @@ class _Reader:
         values: list[Any] = []
         while not isinstance(event := next(self._events), SequenceEndEvent):
             here = (*path, len(values))
-            self.places[here] = self._place(event.start_mark.line + 1)
+            self.places[here] = self._place(_line(event))
             values.append(self._value(event, here))
         return values
 
@@ -221,11 +235,17 @@ class _Reader:
             return number
         return text
 
-    def _fault(self, event: Event, path: Path, message: str) -> None:
-        self.faults.append(f"{self._place(event.start_mark.line + 1)}{_prefix(path)}{message}")
+    def _fault(self, event: Any, path: Path, message: str) -> None:
+        self.faults.append(f"{self._place(_line(event))}{_prefix(path)}{message}")
 
-    def _unreadable(self, event: Event, path: Path, message: str) -> InvalidSpec:
-        return InvalidSpec([f"{self._place(event.start_mark.line + 1)}{_prefix(path)}{message}"])
+    def _unreadable(self, line: int, path: Path, message: str) -> InvalidSpec:
+        first_line = message.partition("\n")[0]
+        return InvalidSpec([*self.faults, f"{self._place(line)}{_prefix(path)}{first_line}"])
+
+
+def _line(event: Any) -> int:
+    number: int = event.start_mark.line
+    return number + 1
 
 
 def _prefix(path: Path) -> str:

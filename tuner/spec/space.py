@@ -50,6 +50,9 @@ class Condition:
     path: str
     values: tuple[Value, ...]
 
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        return self.path in values and values[self.path] in self.values
+
 
 @dataclass(frozen=True, kw_only=True)
 class Constant:
@@ -87,7 +90,7 @@ class Space:
         """
         values: dict[str, Any] = {}
         for entry in self.entries:
-            if not all(values.get(condition.path) in condition.values for condition in entry.when):
+            if not all(condition.holds(values) for condition in entry.when):
                 continue
             if isinstance(entry, Constant):
                 values[entry.path] = entry.value

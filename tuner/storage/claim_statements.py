@@ -7,7 +7,8 @@ Times are the server's own. A trial's lease row says whether it is held: `lease_
 _LOCK = "SELECT 1 FROM tuner.study WHERE study_id = %(study)s FOR UPDATE;"
 
 # Writes of an attempt go through only while it holds the trial.
-_FENCE = "lease.trial_id = %(trial)s AND lease.attempt = %(attempt)s AND lease.outcome IS NULL AND lease.lease_until IS NOT NULL"
+_OPEN = "lease.outcome IS NULL AND lease.lease_until IS NOT NULL"
+_FENCE = f"lease.trial_id = %(trial)s AND lease.attempt = %(attempt)s AND {_OPEN}"
 
 _LEASE_UNTIL = "clock_timestamp() + make_interval(secs => %(lease)s)"
 _SECONDS_HELD = "extract(epoch FROM clock_timestamp() - lease.started_at)"
@@ -73,7 +74,7 @@ WITH held AS (
     ON CONFLICT DO NOTHING
 ), attributes AS (
     INSERT INTO trial_system_attributes (trial_id, key, value_json)
-    SELECT held.trial_id, given.key, given.value::text FROM held, jsonb_each(%(attributes)s) AS given
+    SELECT held.trial_id, given.key, given.value::text FROM held, jsonb_each(%(attributes)s::jsonb) AS given
     ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json
 )
 SELECT trial_id FROM held"""
@@ -97,7 +98,7 @@ WITH held AS (
     UPDATE tuner.lease SET lease_until = {_LEASE_UNTIL}, epoch = {_EPOCH},
         checkpoint = coalesce(%(checkpoint)s, lease.checkpoint)
     WHERE {_FENCE} RETURNING trial_id
-), {_PROGRESS.format(attributes="%(attributes)s")}
+), {_PROGRESS.format(attributes="%(attributes)s::jsonb")}
 SELECT trial_id FROM held"""
 
 # finish_seq is handed out under the study's lock: the order of finishing is the order of the commits.
@@ -120,10 +121,10 @@ WITH held AS (
     INSERT INTO trial_user_attributes (trial_id, key, value_json)
     SELECT held.trial_id, given.key, given.value::text FROM held, jsonb_each(
         jsonb_build_object('epochs', held.epoch, 'attempts', held.attempt, 'seconds', round(held.seconds::numeric, 3))
-        || %(user_attributes)s
+        || %(user_attributes)s::jsonb
     ) AS given
     ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json
-), {_PROGRESS.format(attributes="%(attributes)s || %(constraint)s")}
+), {_PROGRESS.format(attributes="%(attributes)s::jsonb || %(constraint)s")}
 SELECT trial_id FROM held"""
 
 _GIVE_BACK = """
@@ -137,7 +138,7 @@ GIVE_BACK = _GIVE_BACK.format(
     changes="reason = %(reason)s, deaths = deaths + %(died)s, ", seconds_held=_SECONDS_HELD, whose=_FENCE
 )
 
-_HELD_BY_WORKER = "lease.worker_id = %(worker)s AND lease.outcome IS NULL AND lease.lease_until IS NOT NULL"
+_HELD_BY_WORKER = f"lease.worker_id = %(worker)s AND {_OPEN}"
 
 GIVE_BACK_ALL = _GIVE_BACK.format(changes="", seconds_held=_SECONDS_HELD, whose=_HELD_BY_WORKER)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from tuner.errors import InvalidInput, NotFound
+from tuner.errors import InvalidInput, NotFound, StudyChanged
+from tuner.spec.diff import difference
+from tuner.spec.study import StudySpec
 from tuner.storage.connection import Database
+from tuner.storage.studies import check_launch, launch_study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +35,10 @@ class ComparisonRecord:
 
 
 _SAVE = """
-INSERT INTO tuner.comparison (name, document) VALUES (%(name)s, %(document)s) ON CONFLICT (name) DO NOTHING;
-SELECT document = %(document)s::jsonb AS same FROM tuner.comparison WHERE name = %(name)s"""
+INSERT INTO tuner.comparison (name, document) VALUES (%(name)s, %(document)s) ON CONFLICT (name) DO NOTHING"""
+
+_FIND = """
+SELECT document, document = %(document)s::jsonb AS same FROM tuner.comparison WHERE name = %(name)s"""
 
 _ADD = """
 INSERT INTO tuner.comparison_study (comparison_id, study_id, method, seed)
@@ -49,15 +54,43 @@ SELECT comparison.*, coalesce((
 FROM tuner.comparison"""
 
 
+def launch_comparison(
+    db: Database, name: str, document: Mapping[str, Any], specs: Sequence[StudySpec], versions: Mapping[str, Any]
+) -> ComparisonRecord:
+    """Makes a comparison with its studies, or goes on with the one of that name; nothing that is there is made anew.
+
+    Raises StudyChanged where the one of that name has another document, and InvalidInput where a study cannot be
+    launched. Nothing is written then.
+    """
+    _refuse_changed(db, name, document)
+    for spec in specs:
+        try:
+            check_launch(db, spec)
+        except StudyChanged as error:
+            raise InvalidInput(f"another study is named {spec.name!r}; give the comparison another --name") from error
+    comparison = save_comparison(db, name, document)
+    for spec in specs:
+        study, _ = launch_study(db, spec, versions)
+        add_member(db, comparison, study_id=study.study_id, method=spec.search.method, seed=spec.search.seed)
+    return get_comparison(db, name)
+
+
 def save_comparison(db: Database, name: str, document: Mapping[str, Any]) -> ComparisonRecord:
     """Makes a comparison, or finds the one of that name with the same document.
 
-    Raises InvalidInput where the one of that name has another document.
+    Raises StudyChanged where the one of that name has another document.
     """
-    (row,) = db.execute(_SAVE, name=name, document=document)
-    if not row.same:
-        raise InvalidInput(f"comparison {name!r} exists with other contents; give this one another --name")
+    db.execute(_SAVE, name=name, document=document)
+    _refuse_changed(db, name, document)
     return get_comparison(db, name)
+
+
+def _refuse_changed(db: Database, name: str, document: Mapping[str, Any]) -> None:
+    for row in db.execute(_FIND, name=name, document=document):
+        if not row.same:
+            lines = difference(row.document, document)
+            first = f"comparison {name!r} exists with other contents; give this one another name: --name {name}-2"
+            raise StudyChanged("\n".join([first, *(f"  {line}" for line in lines)]))
 
 
 def add_member(db: Database, comparison: ComparisonRecord, *, study_id: int, method: str, seed: int) -> None:

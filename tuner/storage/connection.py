@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import TracebackType
@@ -21,25 +22,18 @@ Row: TypeAlias = Any  # a named tuple, a field for each column
 
 OLDEST_SERVER = 130_000  # PostgreSQL 13
 
-# libpq tells why a connection was refused in words only. Those that another try does not mend:
+# libpq tells why a connection was refused in words only. Another try may mend what stands first, and all that is not
+# here: a server that is down, starting or out of reach.
+NO_CONNECTION_LEFT = r"too many clients|too many connections|remaining connection slots"
 HOPELESS = {
-    "password authentication failed": "the password of user {user} was refused (set PGPASSWORD or ~/.pgpass)",
-    "no password supplied": "a password is needed for user {user} (set PGPASSWORD or ~/.pgpass)",
-    "no pg_hba.conf entry": "the server does not let user {user} in from this machine (pg_hba.conf)",
-    "authentication failed": "the server does not let user {user} in",
-    'role "': "there is no user {user} on that server",
-    'database "': "there is no database {database} on that server; create it, or name another in the URL",
-    "permission denied for database": "user {user} may not connect to database {database}",
-    "invalid connection option": "{message}",
-    "invalid integer value": "{message}",
-    "invalid sslmode": "{message}",
-    "certificate": "{message}",
-    "definition of service": "{message}",
-}
-TRANSIENT = {
-    "too many clients": "it has no free connection left (max_connections)",
-    "remaining connection slots": "it has no free connection left (max_connections)",
-    "too many connections": "it has no free connection left",
+    r"password authentication failed": "the password of user {user} was refused (set PGPASSWORD or ~/.pgpass)",
+    r"no password supplied": "a password is needed for user {user} (set PGPASSWORD or ~/.pgpass)",
+    r"no pg_hba.conf entry": "the server does not let user {user} in from this machine (pg_hba.conf)",
+    r"authentication failed": "the server does not let user {user} in",
+    r'role ".*" does not exist': "there is no user {user} on that server",
+    r'database ".*" does not exist': "there is no database {database}; create it, or name another in the URL",
+    r"permission denied for database": "user {user} may not connect to database {database}",
+    r"invalid (connection option|integer value|\w+ value)|certificate|definition of service": "{message}",
 }
 
 # SQLSTATE: broken connections, shutdown, no connection left, deadlock, serialization failure
@@ -131,12 +125,11 @@ class Database:
             "database": self.address.database or "(the default)",
             "message": " ".join(message.split()),
         }
+        if re.search(NO_CONNECTION_LEFT, message):
+            return DatabaseLost(f"cannot connect to PostgreSQL at {place}: it has no free connection left")
         for sign, meaning in HOPELESS.items():
-            if sign in message:
+            if re.search(sign, message):
                 return DatabaseError(f"cannot connect to PostgreSQL at {place}: {meaning.format(**words)}")
-        for sign, meaning in TRANSIENT.items():
-            if sign in message:
-                return DatabaseLost(f"cannot connect to PostgreSQL at {place}: {meaning}")
         reason = next((line for line in message.splitlines() if line.strip()), "no answer").strip()
         return DatabaseLost(f"cannot connect to PostgreSQL at {place}: {reason.rpartition('failed: ')[2]}")
 

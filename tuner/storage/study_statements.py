@@ -1,8 +1,8 @@
 """The statements behind `studies`, each one message to the server."""
 
-# Seconds of the attempt that holds a trial: until now, or until its lease ended.
-HELD_SECONDS = """coalesce(greatest(
-    extract(epoch FROM least(clock_timestamp(), lease.lease_until) - lease.started_at), 0), 0)::float8"""
+# Seconds of the attempt that holds a trial: until now, or until its lease ended. (`least` alone passes over nulls.)
+HELD_SECONDS = """CASE WHEN lease.lease_until IS NULL THEN 0 ELSE greatest(
+    extract(epoch FROM least(clock_timestamp(), lease.lease_until) - lease.started_at), 0)::float8 END"""
 
 # An optuna.Study is its rows in `studies` and `study_directions`.
 CREATE = """
@@ -19,6 +19,10 @@ RETURNING study_id"""
 GET = """
 SELECT studies.study_name, study.* FROM public.studies JOIN tuner.study USING (study_id)
 WHERE studies.study_name = %(name)s"""
+
+RUNNING = """
+SELECT studies.study_name, study.* FROM public.studies JOIN tuner.study USING (study_id)
+WHERE study.state = 'running' ORDER BY study_id"""
 
 NAMES = "SELECT study_name FROM public.studies JOIN tuner.study USING (study_id) ORDER BY study_id"
 

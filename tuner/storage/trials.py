@@ -26,6 +26,8 @@ class TrialRecord:
     number: int
     state: TrialState
     value: float | None
+    best_epoch: int | None  # whose value and weights stand for the trial, once it has ended
+    latest: float | None  # while it has not ended: the value of the last epoch reported
     params: Point
     epochs: int  # trained and reported
     attempts: int
@@ -53,6 +55,10 @@ SELECT trials.trial_id, trials.number, trials.state::text, trials.datetime_start
     lease.outcome, lease.reason, coalesce(lease.seconds, 0) + {HELD_SECONDS} AS seconds, lease.checkpoint,
     lease.finish_seq, worker.host || ':' || worker.pid AS worker,
     (SELECT value FROM public.trial_values WHERE trial_values.trial_id = trials.trial_id AND objective = 0) AS value,
+    (SELECT value_json::int FROM public.trial_user_attributes AS attribute
+        WHERE attribute.trial_id = trials.trial_id AND key = 'best_epoch' AND value_json <> 'null') AS best_epoch,
+    (SELECT intermediate_value FROM public.trial_intermediate_values AS reported
+        WHERE lease.outcome IS NULL AND reported.trial_id = trials.trial_id ORDER BY step DESC LIMIT 1) AS latest,
     (SELECT json_object_agg(param_name, json_build_array(param_value, distribution_json) ORDER BY param_id)
         FROM public.trial_params WHERE trial_params.trial_id = trials.trial_id) AS params
 FROM public.trials LEFT JOIN tuner.lease USING (trial_id) LEFT JOIN tuner.worker USING (worker_id)
@@ -76,9 +82,14 @@ _ATTRIBUTES = """
 SELECT key, value_json::json AS value FROM public.trial_user_attributes WHERE trial_id = %(trial)s ORDER BY key"""
 
 
-def list_trials(db: Database, study: StudyRecord) -> list[TrialRecord]:
-    """All trials of a study by number, in one statement."""
-    return [_record(row) for row in db.execute(_TRIALS + " ORDER BY trials.number", study=study.study_id)]
+def list_trials(db: Database, study: StudyRecord, *, finished_after: int = 0) -> list[TrialRecord]:
+    """The trials of a study by number, in one statement; without those that ended up to `finished_after`."""
+    rows = db.execute(
+        _TRIALS + " AND (lease.finish_seq IS NULL OR lease.finish_seq > %(after)s) ORDER BY trials.number",
+        study=study.study_id,
+        after=finished_after,
+    )
+    return [_record(row) for row in rows]
 
 
 def find_trial(db: Database, study: StudyRecord, which: str | int) -> TrialRecord:
@@ -131,6 +142,8 @@ def _record(row: Row) -> TrialRecord:
         number=row.number,
         state=TrialState(row.state),
         value=row.value,
+        best_epoch=row.best_epoch,
+        latest=row.latest,
         params={
             name: _distribution(kind).to_external_repr(value) for name, (value, kind) in (row.params or {}).items()
         },

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from tuner.training.data.dataset import DataInfo, Part
 from tuner.training.models.layers import Normalise
@@ -18,8 +19,8 @@ class Resident:
 
     def __init__(self, part: Part, info: DataInfo, device: torch.device) -> None:
         # DLPack, since `torch.from_numpy` warns of arrays that are read-only.
-        self.inputs = torch.from_dlpack(part.inputs).to(device)
-        self.targets = torch.from_dlpack(part.targets).to(device)
+        self.inputs = from_dlpack(part.inputs).to(device)
+        self.targets = from_dlpack(part.targets).to(device)
         self.normalise = Normalise(info.mean, info.std)
 
     def __len__(self) -> int:
@@ -40,4 +41,4 @@ class Resident:
             else:
                 chosen = order[start : start + chunk]
                 raw, targets = self.inputs.index_select(0, chosen), self.targets.index_select(0, chosen)
-            yield from zip(self.normalise(raw).split(size), targets.split(size), strict=True)
+            yield from zip(torch.split(self.normalise(raw), size), torch.split(targets, size), strict=True)

@@ -128,9 +128,7 @@ def _run(trial: Train, connection: _Connection, progress: SharedProgress, device
         attributes = {"parameters": result.parameters}
     except (ArtifactError, DataError) as error:
         _log(str(error))
-        return Unable(
-            trial_id=trial.trial_id, attempt=trial.attempt, error=type(error).__name__, reason=str(error)
-        )
+        return Unable(trial_id=trial.trial_id, attempt=trial.attempt, error=type(error).__name__, reason=str(error))
     except Exception as error:
         traceback.print_exc()
         outcome, reason, attributes = Outcome.CRASHED, _one_line(error), {}

@@ -41,7 +41,7 @@ class StudyDesk:
             return claim
         history = self._reader.read(db)
         if claim.sampled:
-            own = next(trial for trial in history.running if trial.trial_id == claim.held.trial_id)
+            own = next(trial for trial in history.running if trial.number == claim.held.number)
             point: Point = own.params
             trial = _Trial(curve=dict(own.intermediate_values), attributes=dict(own.system_attrs))
         else:
@@ -82,7 +82,7 @@ class StudyDesk:
         return Refused(held=held)
 
     def _hopeless(self, history: History, held: Held, trial: _Trial, epoch: int) -> bool:
-        own = next((other for other in history.running if other.trial_id == held.trial_id), None)
+        own = next((other for other in history.running if other.number == held.number), None)
         if own is None:
             return False  # no longer ours: the write will be refused
         decision = self._pruner.decide(history, with_curve(own, trial.curve, trial.attributes), epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import selectors
 import signal
@@ -26,10 +27,8 @@ class EventLoop:
     def answer(self, event: StorageAnswer | Terminate) -> None:
         """Hands in an event from another thread or a signal handler."""
         self._answers.put(event)
-        try:
+        with contextlib.suppress(BlockingIOError):  # it is awake already
             self._wake.send(b"\0")
-        except BlockingIOError:
-            pass  # it is awake already
 
     def catch_signals(self) -> None:
         def handle(number: int, frame: FrameType | None) -> None:

@@ -75,7 +75,11 @@ class StorageThread(threading.Thread):
     """`answer` is called, on this thread, with every event; `studies` is None to serve all that run."""
 
     def __init__(
-        self, db: Database, worker_id: UUID, studies: Sequence[StudyRecord] | None, answer: Callable[[StorageAnswer], None]
+        self,
+        db: Database,
+        worker_id: UUID,
+        studies: Sequence[StudyRecord] | None,
+        answer: Callable[[StorageAnswer], None],
     ) -> None:
         super().__init__(name="storage", daemon=True)
         self._db = db
@@ -130,10 +134,9 @@ class StorageThread(threading.Thread):
 
     def _claim(self, slot: int) -> StorageAnswer:
         """From the first study that has a trial to give, in the order in which they were named."""
-        if self._studies is None:
+        studies = self._studies
+        if studies is None:
             studies = self._until_answered(lambda: running_studies(self._db))
-        else:
-            studies = self._studies
         ended = self._studies is not None
         for study in studies:
             # The same request for every try, so that a lost answer does not cost a trial.

@@ -180,9 +180,7 @@ class Supervisor:
             case Finished(outcome=Outcome() as outcome, reason=reason, attributes=attributes):
                 if not work.over:
                     log.info("trial %d %s%s", work.held.number, outcome, f": {reason}" if reason else "")
-                    self._storage.post(
-                        Tell(held=work.held, outcome=outcome, reason=reason, attributes=attributes)
-                    )
+                    self._storage.post(Tell(held=work.held, outcome=outcome, reason=reason, attributes=attributes))
                 self._free(slot)
             case Unable(error=error, reason=reason):
                 self._fail(_MACHINE_FAULTS[error](reason))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from tuner.errors import ArtifactError
 from tuner.spec.config import ModelConfig
 from tuner.training.data.dataset import DataInfo
 from tuner.training.errors import InfeasibleModel
@@ -41,7 +42,22 @@ def materialise(model: nn.Module, generator: torch.Generator) -> nn.Module:
     model.to_empty(device="cpu")
     for module in model.modules():
         initialise(module, generator)
-    return model
+    return _channels_last(model)
+
+
+def with_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Gives a model from `build` trained weights, and their device. Raises ArtifactError where they do not fit."""
+    try:
+        model.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        raise ArtifactError(f"these weights belong to another model: {error}".splitlines()[0]) from error
+    return _channels_last(model)
+
+
+def _channels_last(model: nn.Module) -> nn.Module:
+    """Convolutions with the layout of their inputs (see `layers.Normalise`); other layers stay as they are."""
+    placed: nn.Module = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stubs
+    return placed
 
 
 @torch.no_grad()
@@ -49,15 +65,15 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
     """Initial weights of one layer, distributed as torch's own `reset_parameters` would have them."""
     match module:
         case nn.Linear() | nn.Conv2d():
-            # kaiming_uniform_(a=sqrt(5)) comes to the same bound as the bias has: 1 / sqrt(inputs of a unit)
-            bound = 1.0 / math.sqrt(module.weight[0].numel())
-            for parameter in module.parameters(recurse=False):
-                parameter.uniform_(-bound, bound, generator=generator)
+            bound = 1.0 / math.sqrt(module.weight[0].numel())  # what kaiming_uniform_(a=sqrt(5)) comes to
         case nn.LSTM() | nn.GRU():
             bound = 1.0 / math.sqrt(module.hidden_size)
-            for parameter in module.parameters(recurse=False):
-                parameter.uniform_(-bound, bound, generator=generator)
         case nn.BatchNorm2d():
             module.reset_parameters()  # ones and zeros: nothing is drawn
-        case _ if any(True for _ in module.parameters(recurse=False)):
-            raise TypeError(f"no initial weights are known for {type(module).__name__}")
+            return
+        case _:
+            if next(module.parameters(recurse=False), None) is not None:
+                raise TypeError(f"no initial weights are known for {type(module).__name__}")
+            return
+    for parameter in module.parameters(recurse=False):
+        parameter.uniform_(-bound, bound, generator=generator)

@@ -10,6 +10,7 @@ from tuner.training.errors import InfeasibleModel
 from tuner.training.models.layers import ACTIVATIONS, dropout, per_layer
 
 POOLING = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+MONOTONE = ("relu", "elu", "leaky_relu", "tanh", "sigmoid")
 
 
 class FlattenMap(nn.Module):
@@ -30,14 +31,19 @@ def build_cnn(config: CnnConfig, info: DataInfo) -> nn.Module:
         modules += _same_convolution(channels, filters, config.kernel, bias=not config.batch_norm)
         if config.batch_norm:
             modules.append(nn.BatchNorm2d(filters))
-        modules.append(ACTIVATIONS[config.activation]())
-        if config.pooling != "none":
+        activation = ACTIVATIONS[config.activation]()
+        if config.pooling == "none":
+            modules.append(activation)
+        else:
             if min(height, width) < 2:
                 raise InfeasibleModel(
-                    f"cnn with {config.layers} layers: pooling leaves a map of {height} x {width} after layer "
-                    f"{block - 1}, too small to halve; use fewer layers or pooling: none"
+                    f"cnn: a map of {height} x {width} is left after {block - 1} of {config.layers} layers, too small "
+                    "to be halved again; use fewer layers or pooling: none"
                 )
-            modules.append(POOLING[config.pooling](2))
+            pooling = POOLING[config.pooling](2)
+            # The greatest value stays the greatest under a monotone function, which then has a quarter of the work.
+            pooled_first = config.pooling == "max" and config.activation in MONOTONE
+            modules += [pooling, activation] if pooled_first else [activation, pooling]
             height, width = height // 2, width // 2
         modules += dropout(config.dropout)
         channels = filters

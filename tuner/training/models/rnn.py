@@ -23,9 +23,7 @@ class Recurrent(nn.Module):
         super().__init__()
         self.cells = nn.ModuleList()
         for units in per_layer("units", config.units, config.layers):
-            self.cells.append(
-                CELLS[config.cell](features, units, batch_first=True, bidirectional=config.bidirectional)
-            )
+            self.cells.append(CELLS[config.cell](features, units, batch_first=True, bidirectional=config.bidirectional))
             features = units * (1 + config.bidirectional)
         self.dropout = Dropout(config.dropout) if config.dropout > 0.0 else nn.Identity()
         self.features = features
@@ -36,7 +34,8 @@ class Recurrent(nn.Module):
             inputs = self.dropout(cell(inputs)[0])
         _, state = last(inputs)
         hidden = state[0] if isinstance(state, tuple) else state  # (directions, n, units); an LSTM adds its cell's
-        return self.dropout(hidden.transpose(0, 1).flatten(1))
+        features: Tensor = self.dropout(hidden.transpose(0, 1).flatten(1))
+        return features
 
 
 class Rows(nn.Module):
@@ -58,7 +57,8 @@ class RelativeToLast(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         last = inputs[:, -1, self.target_feature, None] * self.std + self.mean
-        return self.model(inputs) + last
+        difference: Tensor = self.model(inputs)
+        return last + difference
 
 
 def build_rnn(config: RnnConfig, info: DataInfo) -> nn.Module:

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import random
+import resource
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tuner.errors import ArtifactError
+from tuner.training.checkpoint import MAGIC, Best, Checkpoint, load, save
+
+
+@pytest.fixture
+def record() -> Checkpoint:
+    generator = torch.Generator().manual_seed(0)
+    weights = {"0.weight": torch.randn(4, 3, 3, 3, generator=generator).to(memory_format=torch.channels_last)}
+    return Checkpoint(
+        digest="abc",
+        epoch=2,
+        model=weights,
+        optimizer={"state": {0: {"step": torch.tensor(2.0)}}, "param_groups": [{"lr": 0.1, "betas": (0.9, 0.99)}]},
+        best=Best(epoch=1, value=0.5, model={"0.weight": torch.ones(2)}),
+        curve=({"loss": 0.7}, {"loss": 0.5}),
+        seconds=1.5,
+    )
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_what_was_saved_is_loaded(record: Checkpoint, tmp_path: Path, equal_to_the_bit: Any) -> None:
+    path = tmp_path / "new" / "folder" / "2.ckpt"
+    save(record, path)
+    loaded = load(path, "abc")
+    assert equal_to_the_bit({**vars(loaded), "best": vars(loaded.best)}, {**vars(record), "best": vars(record.best)})
+    assert loaded.model["0.weight"].stride() == record.model["0.weight"].stride()
+    assert [entry.name for entry in path.parent.iterdir()] == ["2.ckpt"]
+
+
+def test_a_torn_or_changed_file_is_refused(record: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "2.ckpt"
+    save(record, path)
+    whole = path.read_bytes()
+    places = random.Random(0)
+    for _ in range(100):
+        path.write_bytes(whole[: places.randrange(len(whole))])
+        with pytest.raises(ArtifactError, match=r"2\.ckpt"):
+            load(path)
+        changed = bytearray(whole)
+        changed[places.randrange(len(whole))] ^= 1 << places.randrange(8)
+        path.write_bytes(changed)
+        with pytest.raises(ArtifactError, match=r"2\.ckpt"):
+            load(path)
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="No such file"):
+        load(tmp_path / "missing.ckpt")
+    with pytest.raises(ArtifactError, match="Is a directory"):
+        load(tmp_path)
+    foreign = tmp_path / "foreign.ckpt"
+    torch.save({"model": torch.ones(2)}, foreign)
+    with pytest.raises(ArtifactError, match="no checkpoint of this version"):
+        load(foreign)
+
+
+class Attack:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch attacked",)
+
+
+@pytest.mark.parametrize("content", [{"epoch": 1}, [1, 2], {"model": Attack()}], ids=["incomplete", "list", "code"])
+def test_contents_that_are_not_ours_are_refused_and_never_run(
+    content: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path = tmp_path / "1.ckpt"
+    path.write_bytes(MAGIC + hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())
+    with pytest.raises(ArtifactError, match="no checkpoint of this version"):
+        load(path)
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(record: Checkpoint, small_disk: Path, equal_to_the_bit: Any) -> None:
+    path = small_disk / "2.ckpt"
+    save(record, path)
+    larger = replace(record, epoch=3, model={"0.weight": torch.ones(100_000)})
+    with pytest.raises(ArtifactError, match=f"cannot write the checkpoint {path}: No space left on device"):
+        save(larger, path)
+    assert load(path).epoch == 2
+    assert [entry.name for entry in small_disk.iterdir()] == ["2.ckpt"]
+
+
+def test_a_file_size_limit_leaves_the_old_checkpoint(record: Checkpoint, tmp_path: Path) -> None:
+    path = tmp_path / "2.ckpt"
+    save(record, path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))
+    try:
+        with pytest.raises(ArtifactError, match="File too large"):
+            save(replace(record, epoch=3), path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert load(path).epoch == 2
+    assert [entry.name for entry in tmp_path.iterdir()] == ["2.ckpt"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(record: Checkpoint, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ArtifactError, match="cannot write the checkpoint .*file/2.ckpt"):
+        save(record, tmp_path / "file" / "2.ckpt")

@@ -1,0 +1,96 @@
+"""A study in a few words: what scripts get as its result, what people read at its end, what is to be done next.
+
+Imported by commands when they run, never at the start of `tuner`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tuner.cli.context import Context
+from tuner.cli.live_view import done
+from tuner.cli.snapshot import Snapshot
+from tuner.states import Outcome, StudyState, TrialState
+
+# Outcomes that the counts of Optuna's states do not tell already.
+_TOLD_BY_STATE = (Outcome.COMPLETE, Outcome.PRUNED)
+
+
+def result(snapshot: Snapshot) -> dict[str, Any]:
+    """The object that `tuner launch --format json` prints; its keys are a promise to scripts."""
+    best, counts = snapshot.best, snapshot.counts
+    return {
+        "study": snapshot.name,
+        "state": snapshot.state,
+        "trials": {
+            "complete": counts[TrialState.COMPLETE],
+            "pruned": counts[TrialState.PRUNED],
+            "failed": counts[TrialState.FAIL],
+        },
+        "best": {"number": best.number, "value": best.value, "params": best.params} if best else None,
+        "seconds": round(snapshot.trained_seconds, 3),  # of training, summed over all slots
+    }
+
+
+def closing(context: Context, snapshot: Snapshot) -> dict[str, Any]:
+    """What `tuner launch` tells a person once the study has ended."""
+    return {
+        "study": f"{snapshot.name}, {snapshot.state}",
+        "trials": counted(snapshot),
+        "training": {"seconds": snapshot.trained_seconds, "epochs": snapshot.trained_epochs},
+        "best": best_of(snapshot),
+        "next": next_commands(context, snapshot, workers=0),
+    }
+
+
+def counted(snapshot: Snapshot) -> str:
+    """`40: 30 complete, 8 pruned, 2 failed (1 diverged, 2 crashed)`."""
+    words = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+    text = f"{len(snapshot.finished)}: " + ", ".join(f"{n} {words[state]}" for state, n in snapshot.counts.items())
+    told = [f"{n} {outcome}" for outcome, n in snapshot.outcomes.items() if outcome not in _TOLD_BY_STATE]
+    return text + (f" ({', '.join(told)})" if told else "")
+
+
+def best_of(snapshot: Snapshot) -> dict[str, Any] | None:
+    best = snapshot.best
+    if best is None:
+        return None
+    return {
+        "trial": best.number,
+        snapshot.metric: best.value,
+        "epoch": f"{best.best_epoch} of {snapshot.epochs}",
+        "params": best.params,
+    }
+
+
+def status(context: Context, snapshot: Snapshot, workers: int) -> str:
+    """`running, no worker, 31 of 40 trials; next: tuner worker start digits-cnn`."""
+    count = "no worker" if workers == 0 else f"{workers} worker{'s' if workers > 1 else ''}"
+    at_work = "" if snapshot.state.ended else f", {count}"
+    _, command = next(iter(next_commands(context, snapshot, workers).items()))
+    return f"{snapshot.state}{at_work}, {done(snapshot)}; next: {command}"
+
+
+def next_commands(context: Context, snapshot: Snapshot, workers: int) -> Mapping[str, str]:
+    """What may be done next, the most needed first: purpose -> command."""
+    name = snapshot.name
+
+    def command(*words: str) -> str:
+        return context.command_line(*words)
+
+    match snapshot.state:
+        case StudyState.RUNNING | StudyState.STOPPING if workers == 0:
+            return {"train": command("worker", "start", name)}
+        case StudyState.RUNNING | StudyState.STOPPING:
+            return {"watch": command("study", "watch", name)}
+        case StudyState.PAUSED | StudyState.CANCELLED:
+            return {"resume": command("study", "resume", name)}
+    if snapshot.best is None:
+        return {"see why": command("trial", "list", name)}
+    return {
+        "export": command("trial", "export", name, "best", "--to", f"{name}-best"),
+        "test": command("study", "evaluate", name),
+        "show": command("trial", "show", name, "best"),
+        "dashboard": command("dashboard"),
+    }

@@ -1,0 +1,199 @@
+"""`tuner trial`: the trials of a study, one by one."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli.context import Context, pass_context
+from tuner.cli.output import emit, emit_one, format_option
+from tuner.cli.output import show as shown
+from tuner.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from tuner.storage.studies import StudyRecord
+    from tuner.storage.trials import TrialRecord
+
+FOLLOW_SECONDS = 0.5
+_LEVELS = "▁▂▃▄▅▆▇█"
+_SPARKLINE_WIDTH = 40
+
+
+@click.group("trial")
+def command() -> None:
+    """Look at the trials of a study, and export their models."""
+
+
+@command.command("list")
+@click.argument("study")
+@format_option
+@pass_context
+def list_(context: Context, study: str, format: str) -> None:
+    """List the trials of STUDY by number."""
+    with context.connect() as db:
+        from tuner.storage.studies import get_study
+        from tuner.storage.trials import list_trials
+
+        rows = [_row(trial) for trial in list_trials(db, get_study(db, study))]
+    emit(rows, ("number", "state", "value", "epochs", "attempts", "outcome", "seconds", "params"), format)
+
+
+@command.command()
+@click.argument("study")
+@click.argument("trial", metavar="N|best")
+@format_option
+@pass_context
+def show(context: Context, study: str, trial: str, format: str) -> None:
+    """Show all that is known of trial N of STUDY, or of the best one."""
+    with context.connect() as db:
+        from tuner.storage.studies import get_study
+        from tuner.storage.trials import trial_details
+
+        record = get_study(db, study)
+        details = trial_details(db, record, trial)
+    found, curve = details.trial, details.curve
+    known = {"study": study, **_row(found), "metric": record.spec.objective.metric}
+    if format != "table":
+        emit_one({**known, "curve": curve, "config": _config(record, found)}, format)
+        return
+    number = str(found.number)
+    commands = {"logs": context.command_line("trial", "logs", study, number)}
+    if found.checkpoint:
+        commands["export"] = context.command_line("trial", "export", study, number, "--to", f"{study}-{number}")
+    emit_one({**known, "curve": _curve(curve), "config": _config(record, found), "commands": commands}, format)
+
+
+@command.command()
+@click.argument("study")
+@click.argument("trial", metavar="N|best")
+@click.option("--follow", "-f", is_flag=True, help="Go on printing until the trial ends.")
+@pass_context
+def logs(context: Context, study: str, trial: str, follow: bool) -> None:
+    """Print what the training of trial N of STUDY wrote, all attempts."""
+    with context.connect() as db:
+        from tuner.storage.artifacts import TrialArtifacts
+        from tuner.storage.studies import get_study
+        from tuner.storage.trials import find_trial
+
+        record = get_study(db, study)
+        found = find_trial(db, record, trial)
+        log = TrialArtifacts(context.settings.artifacts, record.study_id, found.trial_id).log
+        if not log.is_file() and not follow:
+            raise NotFound(f"trial {found.number} has written nothing yet, or elsewhere: there is no {log}")
+        position = 0
+        while True:
+            ended = find_trial(db, record, found.number).state.finished
+            position = _print_from(log, position)
+            if ended or not follow:
+                return
+            time.sleep(FOLLOW_SECONDS)
+
+
+@command.command()
+@click.argument("study")
+@click.argument("trial", metavar="N|best")
+@click.option("--to", "folder", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")
+@click.option("--force", is_flag=True, help="Write into a folder that is not empty.")
+@pass_context
+def export(context: Context, study: str, trial: str, folder: Path, force: bool) -> None:
+    """Write the model of trial N of STUDY to a folder, with the weights of its best epoch.
+
+    In Python, tuner.load_model("DIR") gives a torch module that takes raw inputs.
+    """
+    if folder.exists() and not force and (not folder.is_dir() or any(folder.iterdir())):
+        raise InvalidInput(f"--to {folder}: is not empty; name another folder, or add --force to write into it")
+    with context.connect() as db:
+        from tuner.storage.studies import get_study
+        from tuner.storage.trials import find_trial
+
+        record = get_study(db, study)
+        found = find_trial(db, record, trial)
+    kept = checkpoint_of(context, found)
+
+    from tuner.training import export as exporting
+    from tuner.training.data import info, prepare
+
+    spec = record.spec
+    data = info(prepare(spec.data, context.settings))
+    exporting.export(spec.space.resolve(found.params), kept, data, folder)
+    context.note(f"exported trial {found.number} ({spec.objective.metric} {shown(found.value)}) to {folder}")
+
+
+def checkpoint_of(context: Context, trial: TrialRecord) -> Path:
+    """The checkpoint with the weights of a trial's best epoch. Raises NotFound, ArtifactError."""
+    from tuner.storage.artifacts import resolve
+
+    if trial.checkpoint is None:
+        ended = f"{trial.outcome} after {trial.epochs} epochs" if trial.outcome else trial.state.lower()
+        raise NotFound(f"trial {trial.number} has no checkpoint: it is {ended}, and none was written until then")
+    return resolve(context.settings.artifacts, trial.checkpoint)
+
+
+def _row(trial: TrialRecord) -> dict[str, Any]:
+    """What scripts get; the keys are a promise to them."""
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "value": trial.value,
+        "params": trial.params,
+        "epochs": trial.epochs,
+        "attempts": trial.attempts,
+        "outcome": trial.outcome,
+        "reason": trial.reason,
+        "best_epoch": trial.best_epoch,
+        "deaths": trial.deaths,
+        "seconds": trial.seconds,
+        "worker": trial.worker,
+        "started_at": trial.started_at,
+        "ended_at": trial.ended_at,
+    }
+
+
+def _config(study: StudyRecord, trial: TrialRecord) -> dict[str, Any] | None:
+    """Every knob with its value; None for a trial that has no point yet."""
+    try:
+        return study.spec.space.resolve(trial.params).model_dump(mode="json")
+    except KeyError:
+        return None
+
+
+def _curve(curve: Mapping[int, float]) -> str:
+    """`▁▃▅▆▇█  0.52 … 0.981`: from the first epoch to the last."""
+    values = list(curve.values())
+    if not values:
+        return "-"
+    return f"{sparkline(values)}  {shown(values[0])} … {shown(values[-1])}"
+
+
+def sparkline(values: Sequence[float], width: int = _SPARKLINE_WIDTH) -> str:
+    """One character a value, evenly spread ones where there are more than `width`; a gap where it is not finite.
+
+    >>> sparkline([0.0, 0.5, 1.0])
+    '▁▅█'
+    """
+    if len(values) > width:
+        values = [values[round(place * (len(values) - 1) / (width - 1))] for place in range(width)]
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    scale = (len(_LEVELS) - 1) / (high - low) if high > low else 0.0
+    return "".join(
+        _LEVELS[math.floor((value - low) * scale + 0.5)] if math.isfinite(value) else " " for value in values
+    )
+
+
+def _print_from(log: Path, position: int) -> int:
+    """Prints what stands behind `position`; returns where it ended."""
+    if not log.is_file():
+        return position
+    with log.open("rb") as file:
+        file.seek(position)
+        while chunk := file.read(65_536):
+            sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+        return file.tell()

@@ -1,0 +1,157 @@
+"""Workers as processes of this machine, each in a session of its own.
+
+Attached workers end with their launcher in whatever way it goes, kill -9 included: it holds a pipe to the standard
+input of each, which the system closes. Detached ones live on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from tuner.errors import (
+    ArtifactError,
+    DatabaseError,
+    DataError,
+    InvalidInput,
+    NotFound,
+    TunerError,
+    WorkersFailed,
+)
+from tuner.settings import Settings
+
+POLL_SECONDS = 0.05
+_TAIL_BYTES = 8192  # of a log, to find its last line in
+
+_ERRORS: dict[int, type[TunerError]] = {
+    error.exit_code: error
+    for error in (TunerError, InvalidInput, NotFound, DatabaseError, DataError, ArtifactError, WorkersFailed)
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Worker:
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+class LocalWorkers:
+    """Some worker processes that serve the same studies."""
+
+    def __init__(
+        self,
+        studies: Sequence[str],
+        *,
+        database_url: str,
+        settings: Settings,
+        slots: int,
+        device: str = "auto",
+        hang_seconds: float | None = None,  # None: the worker's own
+        detached: bool = False,
+    ) -> None:
+        self._command = [sys.executable, "-m", "tuner", "worker", "start", *studies]
+        self._command += ["--slots", str(slots), "--device", device]
+        if hang_seconds is not None:
+            self._command += ["--hang-limit", str(hang_seconds)]
+        if not detached:
+            self._command.append("--stop-with-stdin")
+        # The URL may hold a password: every user of the machine can read the arguments, only this one the environment.
+        self._environment = {
+            **os.environ,
+            "TUNER_DATABASE_URL": database_url,
+            "TUNER_HOME": str(settings.home),
+            "TUNER_ARTIFACTS": str(settings.artifacts),
+        }
+        self._logs = settings.artifacts / "workers"
+        self._detached = detached
+        self._workers: list[_Worker] = []
+        self._signals_sent = 0
+
+    def start(self, workers: int) -> None:
+        """Starts so many more workers.
+
+        Raises ArtifactError where their logs cannot be written.
+        """
+        for _ in range(workers):
+            with _new_log(self._logs) as log:
+                process = subprocess.Popen(
+                    self._command,
+                    env=self._environment,
+                    stdin=subprocess.DEVNULL if self._detached else subprocess.PIPE,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,  # a Ctrl-C of the terminal is for the launcher, which passes it on
+                )
+            self._workers.append(_Worker(process=process, log=Path(log.name)))
+
+    @property
+    def running(self) -> int:
+        """How many have not ended."""
+        return sum(worker.process.poll() is None for worker in self._workers)
+
+    @property
+    def logs(self) -> list[Path]:
+        return [worker.log for worker in self._workers]
+
+    def failures(self) -> Iterator[TunerError]:
+        """What those that ended badly died of, in the order in which they were started."""
+        for worker in self._workers:
+            code = worker.process.poll()
+            if code:
+                yield _failure(code, worker.log)
+
+    def failure(self) -> TunerError:
+        """Why the workers are gone before their work was done: the first one's error."""
+        return next(self.failures(), WorkersFailed("the workers ended before the study did"))
+
+    def terminate(self) -> None:
+        """First: let them finish the running epochs and give their trials back. Again: at once. Then: kill."""
+        self._signals_sent += 1
+        for worker in self._workers:
+            with contextlib.suppress(ProcessLookupError):
+                worker.process.send_signal(signal.SIGTERM if self._signals_sent < 3 else signal.SIGKILL)
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for all to end, but no longer than that; whether they have."""
+        deadline = time.monotonic() + seconds
+        while self.running and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+        return not self.running
+
+
+def _new_log(folder: Path) -> BinaryIO:
+    """A file of its own for each worker, also where launchers on several machines share the folder."""
+    stamp, number = time.strftime("%Y%m%d-%H%M%S"), 1
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                return (folder / f"{stamp}-{number}.log").open("xb")
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise ArtifactError(f"cannot write workers' logs to {folder}: {error.strerror}") from error
+
+
+def _failure(code: int, log: Path) -> TunerError:
+    """As the worker itself would have raised it, where it ended by a documented code."""
+    last = _last_line(log)
+    if code in _ERRORS and last.startswith("tuner: "):
+        return _ERRORS[code](last.removeprefix("tuner: "))
+    ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    return WorkersFailed(f"a worker {ended}: {last or 'it said nothing'} (log: {log})")
+
+
+def _last_line(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

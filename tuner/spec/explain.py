@@ -1,0 +1,169 @@
+"""Saying in a user's words what pydantic found wrong with a study file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from tuner.spec.config import Record
+from tuner.spec.faults import Fault, Path, did_you_mean, dotted, one_of, shown
+from tuner.spec.study_file import STUDY_NAME_RULE, StudyFile
+
+_BOUNDS = {
+    "greater_than": ("gt", "more than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+_KINDS = {
+    "int_type": ("a whole number", "write one, such as 32"),
+    "float_type": ("a number", "write one, such as 0.001"),
+    "bool_type": ("true or false", "write true or false"),
+    "string_type": ("text", "write a word, or put it in quotes"),
+    "tuple_type": ("a list", "write [...]"),
+    "dict_type": ("a mapping", "write {key: value, ...}"),
+    "model_type": ("a mapping", "write {key: value, ...}"),
+}
+_SHAPES = {
+    "<range>": "has no range; list its values: {choices: [...]}",
+    "<layers>": "has one value, not a list; to search among several: {choices: [...]}",
+    "<cases>": "cases stand in one list, not in lists of lists",
+    "<fixed>": "is not a case; a case is a mapping with its condition: {..., when: {training.optimizer: sgd}}",
+}
+
+_HINTS = {
+    "study": "name the study (study: digits-cnn)",
+    "data": "name the data set (data: {name: digits})",
+    "model": "name a family (model: {family: cnn})",
+    "low": "a range has low and high",
+    "high": "a range has low and high",
+    "choices": "list the values: {choices: [...]}",
+    "value": "give the value",
+    "when": "a value that always holds is written without a mapping",
+}
+
+Location = tuple[str | int, ...]  # pydantic's: a path with the tags of unions between its steps
+
+
+def explained(error: ValidationError, document: dict[str, Any]) -> list[Fault]:
+    """One fault for each key that is wrong."""
+    faults: dict[Path, Fault] = {}
+    misspelt: set[Path] = set()  # keys that are missing only for that
+    for details in error.errors(include_url=False):
+        path = _path(details, document)
+        if details["type"] == "too_short" and details["input"]:
+            continue  # it is short of the items that have faults of their own
+        if details["type"] == "extra_forbidden":
+            fault = _unknown(details["loc"], path)
+            misspelt.update(fault.involves)
+        else:
+            fault = Fault(path=path, message=_message(details, path))
+        faults.setdefault(path, fault)
+    return [fault for path, fault in faults.items() if path not in misspelt]
+
+
+def _path(details: ErrorDetails, document: dict[str, Any]) -> Path:
+    """Where in the document the error is: its location without the tags of unions."""
+    path: Path = ()
+    here: Any = document
+    for step in details["loc"]:
+        if step in here if isinstance(here, dict) else isinstance(here, list) and isinstance(step, int):
+            path, here = (*path, step), here[step]
+    if details["type"] == "missing":
+        return (*path, details["loc"][-1])
+    discriminator = _discriminator(details)
+    return (*path, discriminator) if discriminator and isinstance(here, dict) else path
+
+
+def _discriminator(details: ErrorDetails) -> str | None:
+    """The key (`family`, `name`) that says which of several records is meant, where that is what is wrong."""
+    if details["type"] not in ("union_tag_invalid", "union_tag_not_found") or _is_shape(details):
+        return None
+    key: str = details["ctx"]["discriminator"]
+    return key.strip("'")
+
+
+def _is_shape(details: ErrorDetails) -> bool:
+    """Whether a knob is given in a shape that it does not take."""
+    return details["type"] == "union_tag_invalid" and details["ctx"]["tag"] in _SHAPES
+
+
+def _unknown(location: Location, path: Path) -> Fault:
+    """The fault of an unknown key; it involves the key that was meant."""
+    *around, key = path
+    known = _keys(location[:-1])
+    if meant := did_you_mean(str(key), known):
+        suggested = (*around, meant)
+        return Fault(path=path, message=f"unknown key; did you mean {dotted(suggested)}?", involves=(suggested,))
+    for section in StudyFile.model_fields:
+        if key in _keys((section,)):
+            suggested = (section, key)
+            return Fault(path=path, message=f"unknown key; did you mean {dotted(suggested)}?", involves=(suggested,))
+    return Fault(path=path, message=f"unknown key; known here: {', '.join(known)}")
+
+
+def _message(details: ErrorDetails, path: Path) -> str:
+    value, context = details["input"], details.get("ctx", {})
+    match details["type"]:
+        case "missing":
+            return f"missing; {_HINTS[str(path[-1])]}"
+        case "union_tag_not_found":
+            return f"missing; one of {', '.join(_named(details))}"
+        case "union_tag_invalid" if _is_shape(details):
+            return _SHAPES[context["tag"]]
+        case "union_tag_invalid":
+            named = value[_discriminator(details)]
+            return f"{shown(named)} is not known; {one_of(named, _named(details))}"
+        case "literal_error":
+            known = re.findall(r"'([^']*)'", context["expected"])
+            return f"{shown(value)} is not known; {one_of(value, known)}"
+        case "string_pattern_mismatch":
+            return f"{shown(value)} is not a study's name; {STUDY_NAME_RULE}"
+        case "too_short":
+            return "is empty; give at least one"
+        case kind if kind in _KINDS:
+            what, right = _KINDS[kind]
+            return f"{shown(value)} is not {what}; {_HINTS.get(str(path[-1]), right)}"
+        case kind if kind in _BOUNDS:
+            key, words = _BOUNDS[kind]
+            return f"{shown(value)} is out of bounds; it must be {words} {context[key]:g}"
+        case _:
+            return details["msg"]
+
+
+def _named(details: ErrorDetails) -> list[str]:
+    """The names that a record may have there: families, data sets, pruners."""
+    discriminator = _discriminator(details) or ""
+    return [record.model_fields[discriminator].default for record in _records_at(details["loc"])]
+
+
+def _keys(location: Location) -> list[str]:
+    return list(dict.fromkeys(key for record in _records_at(location) for key in record.model_fields))
+
+
+def _records_at(location: Location) -> list[type[Record]]:
+    """The records that may stand at a location."""
+    records: list[type[Record]] = [StudyFile]
+    for step in location:
+        fields = [record.model_fields[step] for record in records if step in record.model_fields]
+        inner = [record for field in fields for record in _records_in(field.annotation)]
+        tagged = [record for record in records if step in _tags(record)]
+        records = inner or tagged or records
+    return records
+
+
+def _records_in(annotation: Any) -> Iterator[type[Record]]:
+    if isinstance(annotation, type) and issubclass(annotation, Record):
+        yield annotation
+    else:
+        for part in get_args(annotation):
+            yield from _records_in(part)
+
+
+def _tags(record: type[Record]) -> set[Any]:
+    names = (record.model_fields[name].default for name in ("family", "name") if name in record.model_fields)
+    return {getattr(record, "tag", None), *names}

@@ -1,0 +1,101 @@
+"""What can be said of a study before it begins: how large its models get, which cannot be, how long an epoch takes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tuner.spec.config import TrialConfig
+from tuner.spec.space import Choices, Parameter, Point, Space, Value
+from tuner.training.data import DataInfo
+from tuner.training.errors import InfeasibleModel
+from tuner.training.loop import Member, Training
+from tuner.training.models import parameter_count
+
+MAX_CORNERS = 1024  # about a millisecond each
+TIMED_STEPS = 5
+FORWARD_SHARE = 1 / 3  # of a training step: backward takes about twice as long as forward
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSizes:
+    """Models at the corners of a space."""
+
+    smallest: int | None  # trainable parameters; None: no corner is feasible
+    largest: int | None
+    infeasible: tuple[str, ...]  # corners that cannot be built and why, one for each reason
+
+
+def model_sizes(space: Space, info: DataInfo) -> ModelSizes:
+    """Counts parameters where every knob of the model is at its lowest or its highest, without memory for them.
+
+    Of choices that are no numbers all are tried; the layers of a knob with one value a layer move together.
+    """
+    counts: list[int] = []
+    infeasible: dict[str, str] = {}  # reason -> the first corner with it
+    for point in _corners(space):
+        try:
+            counts.append(parameter_count(space.resolve(point).model, info))
+        except InfeasibleModel as error:
+            knobs = {parameter.name for parameter in _knobs(space)}
+            where = ", ".join(f"{name}: {value}" for name, value in point.items() if name in knobs)
+            infeasible.setdefault(str(error), f"{where or 'every model'}: {error}")
+    return ModelSizes(
+        smallest=min(counts, default=None), largest=max(counts, default=None), infeasible=tuple(infeasible.values())
+    )
+
+
+def seconds_per_epoch(config: TrialConfig, data_folder: Path, device: torch.device) -> float:
+    """About how long an epoch with its evaluation takes, from a few steps on one batch with the threads now set.
+
+    Raises InfeasibleModel, DataError, and what torch raises where memory does not suffice.
+    """
+    training = Training(Member(config=config, seed=0, number=0), data_folder, device)
+    inputs, targets = next(training.train_part.batches(config.training.batch_size))
+    training.begin_epoch(1)
+    training.step(inputs, targets).item()  # the first one allocates, and chooses its algorithms
+    began = time.monotonic()
+    for _ in range(TIMED_STEPS):
+        training.step(inputs, targets).item()
+    seconds_per_example = (time.monotonic() - began) / TIMED_STEPS / len(targets)
+    return seconds_per_example * (len(training.train_part) + FORWARD_SHARE * len(training.validation_part))
+
+
+def _knobs(space: Space) -> list[Parameter]:
+    return [parameter for parameter in space.parameters if parameter.path.startswith("model.")]
+
+
+def _corners(space: Space) -> Iterator[Point]:
+    """Points whose knobs of the model stand at their ends; spread evenly where there would be too many of them."""
+    positions: dict[str, int] = {}  # path -> ends, the most of the cases and layers that share it
+    for parameter in _knobs(space):
+        positions[parameter.path] = max(positions.get(parameter.path, 0), len(_ends(parameter)))
+    corners = itertools.product(*(range(count) for count in positions.values()))
+    stride = math.ceil(math.prod(positions.values()) / MAX_CORNERS)
+    seen = set()
+    for corner in itertools.islice(corners, 0, None, stride):
+        chosen = dict(zip(positions, corner, strict=True))
+        point = space.point(lambda parameter, chosen=chosen: _end(parameter, chosen))  # type: ignore[misc]
+        key = tuple(point.items())
+        if key not in seen:  # corners differ in knobs that are not active as well
+            seen.add(key)
+            yield point
+
+
+def _end(parameter: Parameter, chosen: dict[str, int]) -> Value:
+    ends = _ends(parameter)
+    return ends[min(chosen.get(parameter.path, 0), len(ends) - 1)]
+
+
+def _ends(parameter: Parameter) -> tuple[Value, ...]:
+    domain = parameter.domain
+    if not isinstance(domain, Choices):
+        return (domain.low, domain.high)
+    numbers = [choice for choice in domain.choices if isinstance(choice, int | float)]
+    return (min(numbers), max(numbers)) if len(numbers) == len(domain.choices) else domain.choices

@@ -1,0 +1,13 @@
+"""The versions of what a result depends on, recorded with every study."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+
+DISTRIBUTIONS = {"tuner": "tuner-hpo", "torch": "torch", "optuna": "optuna", "numpy": "numpy"}
+
+
+def versions() -> dict[str, str]:
+    """Read from the installed metadata: nothing is imported for it."""
+    return {"python": platform.python_version()} | {name: version(found) for name, found in DISTRIBUTIONS.items()}
