@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
+import psutil
 import pytest
 
 from tuner.storage.connection import Database
@@ -22,10 +24,13 @@ _numbers = itertools.count()
 
 
 def remove_server(folder: Path) -> None:
-    """Stops an embedded server and removes all that it kept, also outside of its folder."""
+    """Ends an embedded server, at once, and removes all that it kept, also outside of its folder."""
     if not folder.exists():
         return
-    EmbeddedServer(folder).stop()
+    pid = EmbeddedServer(folder).status().pid
+    if pid is not None:
+        os.kill(pid, signal.SIGQUIT)
+        psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=20)
     places = [folder / "location", folder / "socket"]
     if places[0].exists():
         places.append(Path(places[0].read_text().strip()) / "socket")
@@ -68,7 +73,7 @@ def _beside(url: str, database: str) -> str:
 
 
 def _drop(admin: Database, name: str) -> None:
-    admin.execute(f'drop database if exists "{name}" with (force)')
+    admin.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +81,7 @@ def _template(database_server: str) -> Iterator[str]:
     """The name of a database with all tables and no rows."""
     name = f"tuner_template_{uuid4().hex[:12]}"
     with Database(database_server) as admin:
-        admin.execute(f'create database "{name}"')
+        admin.execute(f'CREATE DATABASE "{name}"')
         try:
             ensure_schema(_beside(database_server, name))
             yield name
@@ -89,7 +94,8 @@ def database_url(database_server: str, _template: str) -> Iterator[str]:
     """A fresh database with all tables, dropped after the test whoever is still connected."""
     name = f"tuner_test_{os.getpid()}_{next(_numbers)}_{uuid4().hex[:6]}"
     with Database(database_server) as admin:
-        admin.execute(f'create database "{name}" template "{_template}"')
+        admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{_template}"')
+        admin.execute(f'ALTER DATABASE "{name}" SET search_path = public')  # a clone does not take this over
         try:
             yield _beside(database_server, name)
         finally:
@@ -101,7 +107,7 @@ def empty_database_url(database_server: str) -> Iterator[str]:
     """A fresh database without any table."""
     name = f"tuner_empty_{os.getpid()}_{next(_numbers)}_{uuid4().hex[:6]}"
     with Database(database_server) as admin:
-        admin.execute(f'create database "{name}"')
+        admin.execute(f'CREATE DATABASE "{name}"')
         try:
             yield _beside(database_server, name)
         finally:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib
+from typing import Any
 
-if TYPE_CHECKING:
-    from tuner.storage.optuna_storage import load_study
-    from tuner.training.export import load_model
+__version__ = "0.1.0"
+__all__ = ["__version__", "load_model", "load_study"]
 
-__all__ = ["load_model", "load_study"]
+# Imported when asked for: `tuner --help` needs neither torch nor optuna. By name, since an import statement here
+# would let every module of the package seem to depend on them.
+_LAZY = {"load_model": "tuner.training.export", "load_study": "tuner.storage.optuna_storage"}
 
 
 def __getattr__(name: str) -> Any:
-    """Imports torch and optuna only where somebody asks for what needs them."""
-    match name:
-        case "load_model":
-            from tuner.training.export import load_model
-
-            return load_model
-        case "load_study":
-            from tuner.storage.optuna_storage import load_study
-
-            return load_study
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

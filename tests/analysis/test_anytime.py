@@ -43,9 +43,17 @@ def test_places_are_those_where_any_run_finished_a_trial() -> None:
 
 
 @pytest.mark.parametrize(("direction", "worst"), [("maximize", -math.inf), ("minimize", math.inf)])
-def test_a_curve_is_infinitely_bad_before_its_first_value_and_keeps_its_last(direction: Direction, worst: float) -> None:
+def test_a_curve_is_infinitely_bad_before_its_first_value_and_keeps_its_last(
+    direction: Direction, worst: float
+) -> None:
     run = run_of((PRUNED, 0.5, 2), (COMPLETE, 0.5, 2), direction=direction)
-    assert curve(run, "epochs", np.array([0.0, 2.0, 3.0, 4.0, 99.0]), direction).tolist() == [worst, worst, worst, 0.5, 0.5]
+    assert curve(run, "epochs", np.array([0.0, 2.0, 3.0, 4.0, 99.0]), direction).tolist() == [
+        worst,
+        worst,
+        worst,
+        0.5,
+        0.5,
+    ]
 
 
 def test_trials_without_epochs_share_a_place_and_the_last_of_them_counts() -> None:

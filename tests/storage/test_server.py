@@ -18,8 +18,7 @@ import pytest
 import sqlalchemy
 
 from tuner.errors import DatabaseError
-from tuner.storage import account
-from tuner.storage import server as server_module
+from tuner.storage import account, programs
 from tuner.storage.connection import Database
 from tuner.storage.server import EmbeddedServer
 
@@ -59,13 +58,13 @@ def stopped_server(made_server: EmbeddedServer) -> EmbeddedServer:
 
 
 @pytest.fixture
-def durable_server(open_folder: Path) -> EmbeddedServer:
-    return EmbeddedServer(open_folder / "postgres")
+def durable_server(stopped_server: EmbeddedServer) -> EmbeddedServer:
+    return EmbeddedServer(stopped_server.folder)
 
 
 def keep_a_table(server: EmbeddedServer) -> None:
     with Database(server.start()) as db:
-        db.execute("CREATE TABLE kept (n int); INSERT INTO kept VALUES (7)")
+        db.execute("DROP TABLE IF EXISTS kept; CREATE TABLE kept (n int); INSERT INTO kept VALUES (7)")
 
 
 def kept(server: EmbeddedServer) -> int:
@@ -163,7 +162,7 @@ def test_it_outlives_its_launcher_and_the_launchers_ctrl_c(stopped_server: Embed
 
 def test_kill_minus_nine_is_recovered_from(durable_server: EmbeddedServer) -> None:
     keep_a_table(durable_server)
-    for _ in range(3):
+    for _ in range(2):
         with Database(durable_server.start()) as db:
             db.execute("SELECT 1")
             # Its processes need a moment to notice, above all that of the open connection: the next start must wait.
@@ -290,24 +289,48 @@ def test_a_folder_that_only_root_enters_stays_so(open_folder: Path) -> None:
     assert server.status().folder == server.folder
     server.stop()
     assert kept(server) == 7
+    server.stop()
+    (place / "data").rename(place / "elsewhere")
+    with pytest.raises(DatabaseError, match="to begin anew"):  # and not without a word
+        server.start()
 
 
 @as_root
 def test_programs_that_only_root_reaches_are_copied(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    packaged, version = server_module.packaged()
+    packaged, version = programs.packaged()
     closed = open_folder / "root's venv"
     closed.mkdir(mode=0o700)
     copy = closed / packaged.parent.name / packaged.name
     shutil.copytree(packaged, copy)
     libraries = packaged.parent.with_name(packaged.parent.name + ".libs")
     shutil.copytree(libraries, closed / libraries.name)
-    monkeypatch.setattr(account, "SYSTEM_FOLDER", open_folder / "lib")
+    for module in (account, programs):
+        monkeypatch.setattr(module, "SYSTEM_FOLDER", open_folder / "lib")
     user = account.account_for(open_folder / "postgres" / "data")
-    programs = account.programs_for(user, copy, version)
-    assert not programs.is_relative_to(closed)
-    assert account.programs_for(user, copy, version) == programs
-    assert user.run(programs / "initdb", "--version").stdout.startswith("initdb (PostgreSQL)")
+    found = programs.programs_for(user, copy, version)
+    assert not found.is_relative_to(closed)
+    assert programs.programs_for(user, copy, version) == found
+    assert user.run(found / "initdb", "--version").stdout.startswith("initdb (PostgreSQL)")
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+
+
+@as_root
+def test_a_user_whom_the_system_does_not_know_is_told(open_folder: Path) -> None:
+    script = f"""
+import importlib.metadata, os, sys
+from pathlib import Path
+from tuner.errors import DatabaseError
+from tuner.storage import connection, server
+os.setgroups([]); os.setgid(54321); os.setuid(54321)
+try:
+    server.EmbeddedServer(Path({str(open_folder / "somebody" / "postgres")!r}), durable=False).start()
+except DatabaseError as error:
+    print(error)
+"""
+    (open_folder / "somebody").mkdir()
+    os.chown(open_folder / "somebody", 54321, 54321)
+    said = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    assert "user 54321 has no entry in /etc/passwd" in said
 
 
 @as_root

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from tuner.storage.optuna_storage import load_study
 from tuner.storage.studies import (
     TRANSITIONS,
     Launched,
+    check_launch,
     create_study,
     delete_study,
     get_study,
@@ -163,6 +165,17 @@ class TestLaunchingAgain:
         assert "--name" in str(caught.value)
         assert contents(db) == before
 
+    def test_seconds_that_overshot_keep_nobody_from_launching_again(
+        self, db: Database, make_spec: MakeSpec, worker: UUID
+    ) -> None:
+        study, _ = launch_study(db, make_spec(budget="{seconds: 60}"), VERSIONS)
+        finish(db, study.study_id, worker, 0.5)
+        db.execute("UPDATE tuner.lease SET seconds = 65")
+        check_launch(db, make_spec(budget="{seconds: 60}"))
+        assert launch_study(db, make_spec(budget="{seconds: 60}"), VERSIONS)[1] is Launched.RESUMED
+        with pytest.raises(InvalidInput, match="65 seconds were trained"):
+            check_launch(db, make_spec(budget="{seconds: 61}"))
+
     def test_a_budget_below_what_is_spent_is_refused(self, db: Database, make_spec: MakeSpec, worker: UUID) -> None:
         study, _ = launch_study(db, make_spec(), VERSIONS)
         for _ in range(3):
@@ -199,19 +212,16 @@ class TestLaunchingAgain:
 
 
 class TestStates:
-    @pytest.mark.parametrize("before", list(StudyState))
-    @pytest.mark.parametrize("after", list(StudyState))
-    def test_only_legal_transitions(
-        self, db: Database, make_spec: MakeSpec, before: StudyState, after: StudyState
-    ) -> None:
+    def test_only_legal_transitions(self, db: Database, make_spec: MakeSpec) -> None:
         launch_study(db, make_spec(), VERSIONS)
-        db.execute("UPDATE tuner.study SET state = %(state)s", state=before)
-        if after is before or after in TRANSITIONS[before]:
-            assert set_state(db, "digits", after).state is after
-        else:
-            with pytest.raises(InvalidInput, match=f"is {before}: it cannot become {after}"):
-                set_state(db, "digits", after)
-            assert get_study(db, "digits").state is before
+        for before, after in itertools.product(StudyState, StudyState):
+            db.execute("UPDATE tuner.study SET state = %(state)s", state=before)
+            if after is before or after in TRANSITIONS[before]:
+                assert set_state(db, "digits", after).state is after
+            else:
+                with pytest.raises(InvalidInput, match=f"is {before}: it cannot become {after}"):
+                    set_state(db, "digits", after)
+                assert get_study(db, "digits").state is before
 
     def test_a_budget_may_be_set_while_it_runs(self, db: Database, make_spec: MakeSpec) -> None:
         launch_study(db, make_spec(), VERSIONS)

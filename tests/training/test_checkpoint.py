@@ -126,5 +126,5 @@ def test_a_file_size_limit_leaves_the_old_checkpoint(record: Checkpoint, tmp_pat
 
 def test_a_folder_that_cannot_be_made_is_named(record: Checkpoint, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ArtifactError, match="cannot write the checkpoint .*file/2.ckpt"):
+    with pytest.raises(ArtifactError, match=r"cannot write the checkpoint .*file/2\.ckpt"):
         save(record, tmp_path / "file" / "2.ckpt")

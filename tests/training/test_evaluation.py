@@ -82,9 +82,7 @@ def test_arrays_are_used_where_they_are_mapped(images: Path) -> None:
     assert on_cpu.inputs.data_ptr() == arrays.inputs.ctypes.data
 
 
-def test_a_kept_model_scores_what_its_best_epoch_did(
-    images: Path, trial_config: Any, run: Any, tmp_path: Path
-) -> None:
+def test_a_kept_model_scores_what_its_best_epoch_did(images: Path, trial_config: Any, run: Any, tmp_path: Path) -> None:
     config = trial_config({"family": "cnn", "channels": 8, "dropout": 0.3}, learning_rate=0.03, epochs=5)
     training = run(config, images, tmp_path)
     best = max(training.curve, key=lambda metrics: metrics["accuracy"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tuner.states import Outcome
-from tuner.training import checkpoint, loop
+from tuner.training import checkpoint, loop, state
 from tuner.training.loop import Stop
 from tuner.training.progress import Phase
 
@@ -68,9 +68,9 @@ def test_what_a_run_reports(images: Path, trial_config: Any, run: Any, tmp_path:
 
 
 def test_the_global_generators_are_left_alone(images: Path, trial_config: Any, run: Any, tmp_path: Path) -> None:
-    state = torch.random.get_rng_state()
+    before = torch.random.get_rng_state()
     run(trial_config(CNN), images, tmp_path)
-    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_a_trial_does_not_depend_on_those_before_it(
@@ -167,7 +167,7 @@ def test_checkpoints_follow_the_work_done(
 def test_a_diverged_trial_says_what_became_of_what(
     steps: int, windows: Path, trial_config: Any, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "CHECK_STEPS", steps)
+    monkeypatch.setattr(state, "CHECK_STEPS", steps)
     config = trial_config({"family": "mlp"}, MSE, optimizer="sgd", learning_rate=100.0)
     training = run(config, windows, tmp_path)
     assert training.result.outcome is Outcome.DIVERGED
@@ -222,6 +222,6 @@ def test_errors_that_are_bugs_escape(
     def broken(*_: Any) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(loop, "evaluate", broken)
+    monkeypatch.setattr(state, "evaluate", broken)
     with pytest.raises(RuntimeError, match="mat1"):
         run(trial_config(CNN), images, tmp_path)

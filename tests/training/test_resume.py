@@ -86,7 +86,6 @@ def _train_slowly(config: Any, data: Path, folder: Path) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.slow
 @pytest.mark.chaos
 def test_killed_with_sigkill_and_resumed_in_another_process(
     images: Path, trial_config: Any, run: Any, equal_to_the_bit: Any, tmp_path: Path

@@ -14,6 +14,7 @@ import torch
 from tests.worker.bench import SLOW, Bench
 from tuner.storage.connection import Row
 from tuner.storage.studies import StudyRecord
+from tuner.training import checkpoint
 
 
 @pytest.fixture
@@ -24,19 +25,14 @@ def undisturbed(bench: Bench) -> list[Row]:
     return bench.trials(study)
 
 
-def weights(bench: Bench, row: Row) -> dict[str, torch.Tensor]:
-    checkpoint = torch.load(bench.home / "artifacts" / row.checkpoint, weights_only=True)
-    found: dict[str, torch.Tensor] = {}
-
-    def collect(prefix: str, value: object) -> None:
-        if isinstance(value, torch.Tensor):
-            found[prefix] = value
-        elif isinstance(value, dict):
-            for key, item in value.items():
-                collect(f"{prefix}.{key}", item)
-
-    collect("", checkpoint)
-    return found
+def assert_same_weights(bench: Bench, row: Row, other: Row) -> None:
+    ours, theirs = (checkpoint.load(bench.home / "artifacts" / trial.checkpoint) for trial in (row, other))
+    assert ours.epoch == theirs.epoch == 12
+    assert ours.curve == theirs.curve
+    for mine, yours in ((ours.model, theirs.model), (ours.best.model, theirs.best.model)):
+        assert mine
+        assert mine.keys() == yours.keys()
+        assert all(torch.equal(mine[name], yours[name]) for name in mine)
 
 
 def assert_equal_to_the_bit(bench: Bench, study: StudyRecord, undisturbed: list[Row]) -> None:
@@ -46,10 +42,7 @@ def assert_equal_to_the_bit(bench: Bench, study: StudyRecord, undisturbed: list[
         assert row.steps == list(range(1, 13))
         assert row.curve == other.curve
         assert row.value == other.value
-        ours, theirs = weights(bench, row), weights(bench, other)
-        assert ours.keys() == theirs.keys()
-        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-        assert ours
+        assert_same_weights(bench, row, other)
 
 
 def test_a_killed_child_is_replaced_and_its_trial_goes_on(bench: Bench, undisturbed: list[Row]) -> None:

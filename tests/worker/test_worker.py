@@ -143,8 +143,8 @@ def test_a_study_deleted_while_running_ends_its_worker_in_peace(bench: Bench) ->
 def test_a_full_disk_ends_the_worker_with_its_own_code_and_costs_no_death(bench: Bench) -> None:
     import resource
 
-    study = bench.study(SLOW, model__units="256")
-    limit = 64 * 1024  # a checkpoint is larger, a log is not
+    study = bench.study(SLOW, model__units="512")
+    limit = 2**20  # a checkpoint is larger, the data set is not
     worker = bench.start(
         "slow", "--slots", "1", preexec=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     )

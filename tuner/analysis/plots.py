@@ -100,7 +100,7 @@ def _saved(figure: Figure, **options: Any) -> bytes:
 def _draw_panel(axes: Axes, axis: Axis, bands: Mapping[str, Band]) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    end = max((band.at[-1] for band in bands.values()), default=1)
+    end = max((band.at[-1] for band in bands.values()), default=0) or 1  # no epoch may have been trained
     axes.set_xlim(0, end)
     names: list[_Name] = []
     for (method, band), (color, dashes) in zip(bands.items(), cycle(STYLES), strict=False):

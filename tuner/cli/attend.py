@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -27,7 +27,7 @@ def attend(workers: LocalWorkers, looks: Iterator[None], say: Callable[[str], No
     a second ends them at once, a third kills. Raises click.Abort after a signal, once all have ended. Whether the
     workers did what they were to is for the caller to see.
     """
-    with _caught_signals() as caught:
+    with closing(workers), _caught_signals() as caught:
         told = failed = 0
         deadline = math.inf
         while workers.running:
@@ -50,12 +50,12 @@ def attend(workers: LocalWorkers, looks: Iterator[None], say: Callable[[str], No
 
 @contextmanager
 def _caught_signals() -> Iterator[list[int]]:
-    """Signals go into the list instead of ending the process; those that it was told to ignore (nohup) stay ignored."""
+    """Signals go into the list instead of ending the process."""
     caught: list[int] = []
     before = {
         number: signal.signal(number, lambda received, _: caught.append(received))
         for number in _SIGNALS
-        if signal.getsignal(number) is not signal.SIG_IGN
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN  # nohup
     }
     try:
         yield caught

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from tuner.cli.context import Context, pass_context
 from tuner.cli.launch import spec_arguments
 from tuner.cli.output import emit_one, format_option
-from tuner.cli.worker import sensible_slots, slot_options
+from tuner.cli.worker import sensible_slots
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +74,7 @@ def command(
             "baselines": data.baselines,
             "model_parameters": {"smallest": sizes.smallest, "largest": sizes.largest},
             "infeasible": list(sizes.infeasible),
-            "estimate": {"a_trial_seconds": seconds, "study_seconds": _of_study(spec, seconds, slots), "slots": slots},
+            "estimate": {"trial_seconds": seconds, "study_seconds": _of_study(spec, seconds, slots), "slots": slots},
         },
         format,
     )

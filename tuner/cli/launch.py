@@ -14,6 +14,7 @@ from tuner.cli.output import emit_one, format_option
 from tuner.cli.worker import sensible_slots, slot_options
 
 if TYPE_CHECKING:
+    from tuner.cli.live import View
     from tuner.cli.snapshot import Snapshot, SnapshotReader
     from tuner.launchers.local import LocalWorkers
     from tuner.spec.study import StudySpec
@@ -75,20 +76,21 @@ def command(
     spec = read_spec(spec_file, overrides, name)
     slots = sensible_slots(slots, device, workers)
     url = context.database_url()
-    _prepare(context, spec)
 
     from tuner.cli.snapshot import SnapshotReader
     from tuner.cli.summary import closing, result
     from tuner.launchers.local import LocalWorkers
     from tuner.storage.connection import Database
-    from tuner.storage.studies import launch_study
+    from tuner.storage.studies import check_launch, launch_study
     from tuner.versions import versions
 
     with Database(url, application="tuner launch") as db:
+        check_launch(db, spec)  # before data is downloaded for nothing
+        prepare_data(context, spec)
         study, launched = launch_study(db, spec, versions())
         reader = SnapshotReader(db, study.name)
         snapshot = reader.look()
-        resume = context.command_line("launch", str(spec_file), *_repeated(overrides, name))
+        resume = context.command_line("launch", str(spec_file), *repeated(overrides, name))
         _introduce(context, spec, launched, snapshot, resume)
         if workers and not study.state.ended:
             crew = LocalWorkers(
@@ -116,12 +118,13 @@ def command(
         emit_one(closing(context, snapshot), format)
 
 
-def _repeated(overrides: tuple[str, ...], name: str | None) -> list[str]:
+def repeated(overrides: tuple[str, ...], name: str | None) -> list[str]:
     """The options that make the same study of the file again."""
     return [word for override in overrides for word in ("--set", override)] + (["--name", name] if name else [])
 
 
-def _prepare(context: Context, spec: StudySpec) -> None:
+def prepare_data(context: Context, spec: StudySpec) -> None:
+    """Makes the data set ready here, before anything is written to the database. Raises DataError."""
     from tuner.training.data import location, prepare
 
     if not location(spec.data, context.settings).is_dir():
@@ -152,25 +155,24 @@ def _shown(reader: SnapshotReader, view: View) -> Iterator[None]:
 
 def _introduce(context: Context, spec: StudySpec, launched: Launched, snapshot: Snapshot, resume: str) -> None:
     """Says what the study is, what became of it, and with which commands to go on."""
-    from tuner.cli.live_view import done
+    from tuner.cli.summary import done, planned
     from tuner.search.pruners import startup_trials
     from tuner.search.tpe import STARTUP_TRIALS
     from tuner.spec.grid import Grid
     from tuner.storage.studies import Launched
 
-    name, search, budget = spec.name, spec.search, snapshot.budget
+    name, search = spec.name, spec.search
     match launched:
         case Launched.CREATED:
-            context.note(f"study {name}: created")
+            context.note(f"study {name}: created, {planned(snapshot)}")
         case Launched.BUDGET_UPDATED:
-            context.note(f"study {name}: goes on with a new budget, {done(snapshot)} done")
+            context.note(f"study {name}: has a new budget, {done(snapshot)} done")
         case Launched.RESUMED:
             context.note(f"study {name}: {'ended' if snapshot.state.ended else 'goes on'}, {done(snapshot)} done")
     method = f"{search.method}, seed {search.seed}"
     if search.method == "grid":
-        size = len(Grid(spec.space))
-        method += f"; {budget.trials:,} of {size:,} points"
-        method += ", a random sample of the grid" if budget.trials < size else ""
+        trials, points = spec.budget.trials or 0, Grid(spec.space).size
+        method += f"; {trials:,} of {points:,} points" + (", a random sample of the grid" if trials < points else "")
     if search.method == "tpe":
         method += f"; the first {STARTUP_TRIALS} trials are random search's"
     context.note(f"search: {method}")

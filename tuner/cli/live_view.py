@@ -14,6 +14,7 @@ from rich.text import Text
 
 from tuner.cli.output import duration, show
 from tuner.cli.snapshot import Snapshot
+from tuner.cli.summary import done
 from tuner.states import StudyState, TrialState
 from tuner.storage.trials import TrialRecord
 
@@ -61,17 +62,6 @@ def line(trial: TrialRecord, epochs: int) -> str:
     return "  ".join(words)
 
 
-def done(snapshot: Snapshot) -> str:
-    """How much of the budget is spent: `14 of 40 trials`, `14 trials, 210 of 1000 epochs`."""
-    budget, count = snapshot.budget, len(snapshot.finished)
-    words = [f"{count} of {budget.trials} trials" if budget.trials else f"{count} trials"]
-    if budget.total_epochs:
-        words.append(f"{snapshot.trained_epochs} of {budget.total_epochs} epochs")
-    if budget.seconds:
-        words.append(f"{duration(snapshot.trained_seconds)} of {duration(budget.seconds)}")
-    return ", ".join(words)
-
-
 def _header(snapshot: Snapshot, width: int) -> list[RenderableType]:
     counts = snapshot.counts
     first = Text.assemble(
@@ -94,7 +84,8 @@ def _header(snapshot: Snapshot, width: int) -> list[RenderableType]:
 def _best(snapshot: Snapshot) -> Text:
     best = snapshot.best
     if best is None:
-        return Text(f"no {snapshot.metric} yet", style="dim")
+        waiting = snapshot.state is StudyState.RUNNING and not snapshot.running
+        return Text("waiting for a worker" if waiting else f"no {snapshot.metric} yet", style="dim")
     return Text.assemble(
         f"best {snapshot.metric} ",
         (show(best.value), "bold green"),

@@ -69,7 +69,7 @@ class Snapshot:
     @property
     def trained_seconds(self) -> float:
         """Training time, summed over all slots."""
-        return sum(trial.seconds for trial in (*self.open, *self.finished))
+        return sum((trial.seconds for trial in (*self.open, *self.finished)), start=0.0)
 
     @property
     def progress(self) -> float:

@@ -9,11 +9,11 @@ import click
 
 from tuner.cli.context import Context, pass_context
 from tuner.cli.output import Column, emit, emit_one, format_option
+from tuner.cli.output import show as shown
 from tuner.errors import InvalidInput
 
 if TYPE_CHECKING:
     from tuner.storage.connection import Database
-    from tuner.storage.evaluations import Evaluation
     from tuner.storage.studies import StudyRecord
     from tuner.storage.trials import TrialRecord
 
@@ -69,7 +69,7 @@ def show(context: Context, name: str, format: str) -> None:
         study = get_study(db, name)
         snapshot = SnapshotReader(db, name).look()
         workers = next((listed.workers for listed in list_studies(db) if listed.name == name), 0)
-        opened = [_opening(evaluation) for evaluation in list_evaluations(db, study.study_id)]
+        opened = list_evaluations(db, study.study_id)
     spec = study.spec
     known: dict[str, Any] = {
         "metric": f"{spec.objective.metric} ({spec.objective.direction}, {spec.objective.value} epoch)",
@@ -81,14 +81,15 @@ def show(context: Context, name: str, format: str) -> None:
             "epochs": snapshot.trained_epochs,
             "seconds": snapshot.trained_seconds,
         },
-        "test_part_opened": opened,
+        "test_part_opened": [vars(opening) for opening in opened],
         "versions": study.versions,
         "created_at": study.created_at,
         "ended_at": study.ended_at,
     }
     if format == "table":
         about = {"study": name, "status": status(context, snapshot, workers), "trials": counted(snapshot)}
-        emit_one({**about, "best": best_of(snapshot), **known}, format)
+        scores = [f"trial {opening.number}: {shown(opening.scores)}" for opening in opened]
+        emit_one({**about, "best": best_of(snapshot), **known, "test_part_opened": scores}, format)
         return
     emit_one(
         {
@@ -283,10 +284,6 @@ def _open_test_part(context: Context, db: Database, study: StudyRecord, best: Tr
     kept = checkpoint_of(context, best)
     scores = score(spec.space.resolve(best.params), kept, location(spec.data, context.settings), "test")
     log_evaluation(db, study.study_id, best.number, scores)
-
-
-def _opening(evaluation: Evaluation) -> dict[str, Any]:
-    return {"trial": evaluation.number, "opened_at": evaluation.opened_at, "scores": evaluation.scores}
 
 
 def _steer(context: Context, name: str, state: str, meaning: str, then: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuner.cli.context import Context
-from tuner.cli.live_view import done
+from tuner.cli.output import duration
 from tuner.cli.snapshot import Snapshot
 from tuner.states import Outcome, StudyState, TrialState
 
@@ -50,6 +50,28 @@ def counted(snapshot: Snapshot) -> str:
     text = f"{len(snapshot.finished)}: " + ", ".join(f"{n} {words[state]}" for state, n in snapshot.counts.items())
     told = [f"{n} {outcome}" for outcome, n in snapshot.outcomes.items() if outcome not in _TOLD_BY_STATE]
     return text + (f" ({', '.join(told)})" if told else "")
+
+
+def planned(snapshot: Snapshot) -> str:
+    """The budget: `40 trials of at most 20 epochs, 500 epochs in all`."""
+    budget = snapshot.budget
+    words = [f"{f'{budget.trials:,} trials' if budget.trials else 'trials'} of at most {snapshot.epochs} epochs"]
+    if budget.total_epochs:
+        words.append(f"{budget.total_epochs:,} epochs in all")
+    if budget.seconds:
+        words.append(f"{duration(budget.seconds)} of training in all")
+    return ", ".join(words)
+
+
+def done(snapshot: Snapshot) -> str:
+    """How much of the budget is spent: `14 of 40 trials`, `14 trials, 210 of 1000 epochs`."""
+    budget, count = snapshot.budget, len(snapshot.finished)
+    words = [f"{count} of {budget.trials} trials" if budget.trials else f"{count} trials"]
+    if budget.total_epochs:
+        words.append(f"{snapshot.trained_epochs} of {budget.total_epochs} epochs")
+    if budget.seconds:
+        words.append(f"{duration(snapshot.trained_seconds)} of {duration(budget.seconds)}")
+    return ", ".join(words)
 
 
 def best_of(snapshot: Snapshot) -> dict[str, Any] | None:

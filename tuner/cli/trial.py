@@ -83,7 +83,7 @@ def logs(context: Context, study: str, trial: str, follow: bool) -> None:
 
         record = get_study(db, study)
         found = find_trial(db, record, trial)
-        log = TrialArtifacts(context.settings.artifacts, record.study_id, found.trial_id).log
+        log = TrialArtifacts(root=context.settings.artifacts, study_id=record.study_id, trial_id=found.trial_id).log
         if not log.is_file() and not follow:
             raise NotFound(f"trial {found.number} has written nothing yet, or elsewhere: there is no {log}")
         position = 0

@@ -126,6 +126,12 @@ class LocalWorkers:
             time.sleep(POLL_SECONDS)
         return not self.running
 
+    def close(self) -> None:
+        """Lets go of attached workers: those that still run end by themselves, as told to once."""
+        for worker in self._workers:
+            if worker.process.stdin is not None:
+                worker.process.stdin.close()
+
 
 def _new_log(folder: Path) -> BinaryIO:
     """A file of its own for each worker, also where launchers on several machines share the folder."""

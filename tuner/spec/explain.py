@@ -51,19 +51,15 @@ Location = tuple[str | int, ...]  # pydantic's: a path with the tags of unions b
 
 def explained(error: ValidationError, document: dict[str, Any]) -> list[Fault]:
     """One fault for each key that is wrong."""
-    faults: dict[Path, Fault] = {}
-    misspelt: set[Path] = set()  # keys that are missing only for that
-    for details in error.errors(include_url=False):
-        path = _path(details, document)
-        if details["type"] == "too_short" and details["input"]:
-            continue  # it is short of the items that have faults of their own
-        if details["type"] == "extra_forbidden":
-            fault = _unknown(details["loc"], path)
-            misspelt.update(fault.involves)
-        else:
-            fault = Fault(path=path, message=_message(details, path))
-        faults.setdefault(path, fault)
-    return [fault for path, fault in faults.items() if path not in misspelt]
+    found = [(details, _path(details, document)) for details in error.errors(include_url=False)]
+    faults = {path: _unknown(details["loc"], path) for details, path in found if details["type"] == "extra_forbidden"}
+    misspelt = {path for fault in faults.values() for path in fault.involves}
+    for details, path in found:
+        is_misspelt = details["type"] == "missing" and path in misspelt
+        is_short_of_wrong_items = details["type"] == "too_short" and details["input"]
+        if not is_misspelt and not is_short_of_wrong_items:
+            faults.setdefault(path, Fault(path=path, message=_message(details, path)))
+    return list(faults.values())
 
 
 def _path(details: ErrorDetails, document: dict[str, Any]) -> Path:
@@ -100,7 +96,7 @@ def _unknown(location: Location, path: Path) -> Fault:
         suggested = (*around, meant)
         return Fault(path=path, message=f"unknown key; did you mean {dotted(suggested)}?", involves=(suggested,))
     for section in StudyFile.model_fields:
-        if key in _keys((section,)):
+        if key in _keys((section,)) and around != [section]:
             suggested = (section, key)
             return Fault(path=path, message=f"unknown key; did you mean {dotted(suggested)}?", involves=(suggested,))
     return Fault(path=path, message=f"unknown key; known here: {', '.join(known)}")
@@ -110,7 +106,7 @@ def _message(details: ErrorDetails, path: Path) -> str:
     value, context = details["input"], details.get("ctx", {})
     match details["type"]:
         case "missing":
-            return f"missing; {_HINTS[str(path[-1])]}"
+            return f"missing; {_HINTS.get(str(path[-1]), 'give it')}"
         case "union_tag_not_found":
             return f"missing; one of {', '.join(_named(details))}"
         case "union_tag_invalid" if _is_shape(details):
@@ -127,7 +123,8 @@ def _message(details: ErrorDetails, path: Path) -> str:
             return "is empty; give at least one"
         case kind if kind in _KINDS:
             what, right = _KINDS[kind]
-            return f"{shown(value)} is not {what}; {_HINTS.get(str(path[-1]), right)}"
+            right = _HINTS.get(str(path[-1]), right) if what == "a mapping" else right
+            return f"{shown(value)} is not {what}; {right}"
         case kind if kind in _BOUNDS:
             key, words = _BOUNDS[kind]
             return f"{shown(value)} is out of bounds; it must be {words} {context[key]:g}"

@@ -23,7 +23,7 @@ class Fault:
 
 def dotted(path: Path) -> str:
     """The path as a user writes it: `training.learning_rate[0].low`."""
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{_printable(step)}" for step in path)
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{printable(step)}" for step in path)
     return text.removeprefix(".")
 
 
@@ -64,5 +64,6 @@ def one_of(word: Any, known: Iterable[str]) -> str:
     return f"did you mean {meant}?" if meant else f"one of {', '.join(known)}"
 
 
-def _printable(key: str) -> str:
+def printable(key: str) -> str:
+    """The key itself, escaped where it would break the line."""
     return key if key.isprintable() and key else repr(key)

@@ -208,7 +208,7 @@ def _tag_of(*, is_number: bool) -> Callable[[Any], str]:
 def _refuse_search(why: str) -> Callable[[Any], Any]:
     def refuse(value: Any) -> Any:
         if isinstance(value, dict | list):
-            raise PydanticCustomError("fixed", "cannot be searched, for {why}; give one value", {"why": why})
+            raise PydanticCustomError("fixed", "cannot be searched ({why}); give one value", {"why": why})
         return value
 
     return refuse

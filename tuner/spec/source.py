@@ -26,10 +26,10 @@ from ruamel.yaml.events import (
 )
 
 from tuner.errors import InvalidSpec
-from tuner.spec.faults import Fault, Path, dotted, shown
+from tuner.spec.faults import Fault, Path, dotted, printable, shown
 
 MAX_BYTES = 1_000_000
-MAX_VALUES = 10_000
+MAX_VALUES = 5_000
 MAX_DEPTH = 20
 
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
@@ -49,17 +49,15 @@ class Source:
     root: str  # where a fault is that has no place of its own
     document: dict[str, Any]
     places: dict[Path, str] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)  # found while reading
+    faults: dict[str, str] = field(default_factory=dict)  # found while reading: where a line begins, its message
 
     def lines(self, faults: Iterable[Fault]) -> list[str]:
         """All faults, one line each, in the order of the file; one fault a key."""
         order = {path: number for number, path in enumerate(self.places)}
-        lines = list(self.faults)
+        lines = dict(self.faults)
         for fault in sorted(faults, key=lambda fault: order.get(self._placed(fault.path), -1)):
-            where = self._where(fault.path)
-            if not any(line.startswith(where) for line in lines):
-                lines.append(where + fault.message)
-        return lines
+            lines.setdefault(self._where(fault.path), fault.message)
+        return [where + message for where, message in lines.items()]
 
     def _where(self, path: Path) -> str:
         return f"{self.places.get(self._placed(path), self.root)}{dotted(path)}: "
@@ -77,7 +75,10 @@ def read_source(file: FilePath, overrides: Sequence[str] = ()) -> Source:
     Raises InvalidSpec for what is no mapping in YAML at all; lesser faults are collected in the source.
     """
     reader = _Reader(lambda line: f"{file}:{line}: ")
-    document = reader.read(_text(file), at=())
+    try:
+        document = reader.read(_text(file), at=())
+    except _UnreadableError:
+        raise InvalidSpec([where + message for where, message in reader.faults.items()]) from None
     if not isinstance(document, dict):
         raise InvalidSpec([f"{file}:1: the file holds {shown(document)}; it needs keys such as study, data and model"])
     source = Source(root=f"{file}:1: ", document=document, places=reader.places, faults=reader.faults)
@@ -108,16 +109,16 @@ def _text(file: FilePath) -> str:
 def _set(source: Source, override: str) -> None:
     key, equals, text = override.partition("=")
     path = tuple(key.strip().split("."))
-    if not equals or not all(path):
-        source.faults.append(f"--set {override}: not an override; write --set training.epochs=2")
+    if not equals or not all(path) or not _storable(key):
+        source.faults[f"--set {printable(override)}: "] = "not an override; write --set training.epochs=2"
         return
     reader = _Reader(lambda _line: "--set ")
     try:
         value = reader.read(text, at=path)
-    except InvalidSpec as error:
-        source.faults += error.faults
+    except _UnreadableError:
         return
-    source.faults += reader.faults
+    finally:
+        source.faults |= reader.faults
     here = source.document
     for length, step in enumerate(path[:-1], start=1):
         if not isinstance(here.get(step), dict):
@@ -131,20 +132,24 @@ def _set(source: Source, override: str) -> None:
     source.places |= {path: "--set ", **reader.places}
 
 
+class _UnreadableError(Exception):
+    """Reading cannot go on; the last of the reader's faults says why."""
+
+
 class _Reader:
     """Turns the parser's events into plain values."""
 
     def __init__(self, place: Callable[[int], str]) -> None:
         self.places: dict[Path, str] = {}
-        self.faults: list[str] = []
+        self.faults: dict[str, str] = {}
         self._place = place  # from a line's number, from 1
         self._events: Iterator[Any] = iter(())
         self._values = 0
 
     def read(self, text: str, at: Path) -> Any:
-        """The value of one document, which stands at the path `at`. Raises InvalidSpec."""
+        """The value of one document, which stands at the path `at`. Raises _UnreadableError."""
         try:
-            self._events = YAML(typ="safe", pure=True).parse(text)
+            self._events = _events(text)
             next(self._events)  # the stream's start
             start = next(self._events)
             if isinstance(start, StreamEndEvent):
@@ -164,9 +169,13 @@ class _Reader:
     def _value(self, event: Any, path: Path) -> Any:
         self._values += 1
         if self._values > MAX_VALUES:
-            raise self._unreadable(_line(event), path[:1], f"more than {MAX_VALUES} values")
+            raise self._unreadable(
+                _line(event), path[:1], f"more than {MAX_VALUES} values; a study file has some dozens"
+            )
         if len(path) > MAX_DEPTH:
-            raise self._unreadable(_line(event), path[:1], f"nested more than {MAX_DEPTH} deep")
+            raise self._unreadable(
+                _line(event), path[:1], f"nested more than {MAX_DEPTH} deep; a study file has a few levels"
+            )
         if isinstance(event, AliasEvent):
             self._fault(event, path, "an alias (*); write the value out")
             return None
@@ -186,16 +195,16 @@ class _Reader:
         values: dict[str, Any] = {}
         while not isinstance(event := next(self._events), MappingEndEvent):
             if not isinstance(event, ScalarEvent):
-                raise self._unreadable(_line(event), path, "a key that is not a word")
+                raise self._unreadable(_line(event), path, "a key that is not a word; write key: value")
             key = str(event.value)
             here = (*path, key)
             if event.anchor is not None:
                 self._fault(event, here, "an anchor (&); write values out where they are used")
             if not _storable(key):
-                self._fault(event, here, "a character that is not text")
+                self._fault(event, here, "a character that is not text; leave it out")
             if key in values:
                 first = self.places[here].removesuffix(" ").removesuffix(":")
-                self._fault(event, here, f"a second time; it stands at {first} already")
+                self._fault(event, here, f"a second time; it stands at {first} already, leave one out")
                 places, self.places = self.places, {}
                 self._value(next(self._events), here)
                 self.places = places
@@ -216,7 +225,7 @@ class _Reader:
         text = str(event.value)
         plain = event.implicit[0]
         if not _storable(text):
-            self._fault(event, path, "a character that is not text")
+            self._fault(event, path, "a character that is not text; leave it out")
             return None
         if plain and text in _WORDS:
             return _WORDS[text]
@@ -224,23 +233,30 @@ class _Reader:
             base = {"0o": 8, "0x": 16}.get(text[:2], 10)
             value = int(text, base) if len(text) <= len(str(_MAX_INTEGER)) + 1 else _MAX_INTEGER + 1
             if abs(value) > _MAX_INTEGER:
-                self._fault(event, path, f"{shown(text)} does not fit into 64 bits")
+                self._fault(event, path, f"{text[:20]}... does not fit into 64 bits; write a smaller number")
                 return None
             return value
         if plain and _FLOAT.fullmatch(text):
             number = float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
             if abs(number) == float("inf") or number != number:
-                self._fault(event, path, f"{text} is not a finite number")
+                self._fault(event, path, f"{text[:20]} is not a finite number; write a finite one")
                 return None
             return number
         return text
 
     def _fault(self, event: Any, path: Path, message: str) -> None:
-        self.faults.append(f"{self._place(_line(event))}{_prefix(path)}{message}")
+        self.faults[f"{self._place(_line(event))}{_prefix(path)}"] = message
 
-    def _unreadable(self, line: int, path: Path, message: str) -> InvalidSpec:
-        first_line = message.partition("\n")[0]
-        return InvalidSpec([*self.faults, f"{self._place(line)}{_prefix(path)}{first_line}"])
+    def _unreadable(self, line: int, path: Path, message: str) -> _UnreadableError:
+        self.faults[f"{self._place(line)}{_prefix(path)}"] = message.partition("\n")[0]
+        return _UnreadableError()
+
+
+def _events(text: str) -> Iterator[Any]:
+    try:
+        yield from YAML(typ="safe", pure=True).parse(text)
+    except (OverflowError, ValueError):  # ruamel.yaml does not look what \U stands for
+        raise YAMLError("an escape (\\U) beyond Unicode") from None
 
 
 def _line(event: Any) -> int:

@@ -53,7 +53,7 @@ def read_spec(path: Path, overrides: Sequence[str] = (), name: str | None = None
     if name is not None and re.fullmatch(STUDY_NAME, name):
         source.document["study"] = name
     elif name is not None:
-        source.faults.append(f"--name: {shown(name)} is not a study's name; {STUDY_NAME_RULE}")
+        source.faults["--name: "] = f"{shown(name)} is not a study's name; {STUDY_NAME_RULE}"
     return _spec(validated(source))
 
 

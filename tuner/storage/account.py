@@ -1,7 +1,7 @@
 """Whom the embedded PostgreSQL runs as. An ordinary user: himself. Root, whom PostgreSQL refuses: a system user.
 
 That user may be unable to enter the folders where root keeps things (/root is usually 0700). Nothing that is not ours
-gets other rights for that: data and a copy of the programs go to /var/lib/tuner instead.
+gets other rights for that: data and a copy of the programs (`tuner.storage.programs`) go to /var/lib/tuner instead.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import shutil
 import subprocess
 import tempfile
 import time
@@ -22,7 +21,6 @@ from tuner.errors import DatabaseError
 SYSTEM_USER = "tuner-postgres"
 SYSTEM_FOLDER = Path("/var/lib/tuner")
 USERADD_SECONDS = 10  # another useradd may hold the lock of /etc/passwd
-PROGRAMS = ("initdb", "pg_ctl", "postgres")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +79,15 @@ def account_for(data: Path) -> Account:
         owner = data.stat().st_uid
         if me not in (0, owner):
             raise DatabaseError(f"{data} belongs to user {_name(owner)}; run tuner as that user, or set TUNER_HOME")
-        return _account(pwd.getpwuid(owner))
-    if me != 0:
-        return Account(name=_name(me), uid=me, gid=os.getegid())
+    else:
+        owner = me
+    if owner != 0:
+        try:
+            return _account(pwd.getpwuid(owner))
+        except KeyError:
+            raise DatabaseError(
+                f"user {owner} has no entry in /etc/passwd, and PostgreSQL wants one: add it, or set TUNER_DATABASE_URL"
+            ) from None
     try:
         return _account(pwd.getpwnam(SYSTEM_USER))
     except KeyError:
@@ -135,41 +139,3 @@ def system_place(prefix: str) -> Path:
             f"user {SYSTEM_USER} cannot enter TUNER_HOME, and {SYSTEM_FOLDER} cannot be used ({error.strerror}); "
             "set TUNER_HOME to a folder that all users may enter, such as /srv/tuner"
         ) from error
-
-
-def programs_for(account: Account, packaged: Path, version: str) -> Path:
-    """The folder `bin` with PostgreSQL's programs, copied where this user could not reach the packaged ones.
-
-    `packaged` is the installation inside the Python package, whose shared libraries stand beside the package.
-    """
-    if account.is_self or _runs(account, packaged / "bin"):
-        return packaged / "bin"
-    copy = SYSTEM_FOLDER / f"postgresql-{version}"
-    programs = copy / packaged.parent.name / packaged.name / "bin"
-    if not programs.exists():
-        new = system_place("postgresql-new-")
-        target = new / packaged.parent.name / packaged.name
-        for part in ("lib", "share"):
-            shutil.copytree(packaged / part, target / part, ignore=shutil.ignore_patterns("*.a", "pkgconfig"))
-        (target / "bin").mkdir()
-        for program in PROGRAMS:
-            shutil.copy(packaged / "bin" / program, target / "bin")
-        libraries = packaged.parent.with_name(packaged.parent.name + ".libs")
-        if libraries.exists():
-            shutil.copytree(libraries, new / libraries.name)
-        for path in (new, *new.rglob("*")):
-            path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) or path.parent.name == "bin" else 0o644)
-        try:
-            new.rename(copy)
-        except OSError:  # another process was faster
-            shutil.rmtree(new)
-    if not _runs(account, programs):
-        raise DatabaseError(f"user {account.name} cannot run PostgreSQL's programs in {programs}")
-    return programs
-
-
-def _runs(account: Account, programs: Path) -> bool:
-    try:
-        return account.run(programs / "postgres", "--version").returncode == 0
-    except PermissionError:
-        return False

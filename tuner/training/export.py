@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import json
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
+from tuner import __version__
 from tuner.errors import ArtifactError, NotFound
 from tuner.spec.config import TrialConfig
 from tuner.training import checkpoint
@@ -42,7 +42,7 @@ def export(config: TrialConfig, kept: Path, info: DataInfo, to: Path) -> None:
         "data": {**asdict(info), "input_shape": list(info.input_shape)},
         "epoch": best.epoch,
         "value": best.value,
-        "versions": {"tuner": version("tuner-hpo"), "torch": str(torch.__version__)},
+        "versions": {"tuner": __version__, "torch": str(torch.__version__)},
     }
     text = io.BytesIO()
     YAML(typ="safe", pure=True).dump(document, text)

@@ -28,7 +28,8 @@ def _adamw(parameters: Parameters, config: TrainingConfig, fused: bool) -> Optim
     return AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay, fused=fused)
 
 
-def _rmsprop(parameters: Parameters, config: TrainingConfig, fused: bool) -> Optimizer:  # noqa: ARG001  torch has none
+def _rmsprop(parameters: Parameters, config: TrainingConfig, fused: bool) -> Optimizer:
+    # torch has no fused one
     return RMSprop(parameters, config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
 
 

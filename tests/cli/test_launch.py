@@ -1,0 +1,216 @@
+"""`tuner launch` from the file to the finished study, with real workers; interrupted, killed, detached."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tuner.states import StudyState, TrialState
+from tuner.storage.connection import Database
+from tuner.storage.studies import get_study, list_studies
+from tuner.storage.trials import TrialRecord, list_trials
+from tuner.storage.workers import list_workers
+
+# Still training when a test gets to it: an epoch takes some tenths of a second.
+SLOW = ("--set", "data.points=40000", "--set", "training.epochs=500", "--slots", 2, "--device", "cpu")
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+    return found
+
+
+def trials(db: Database, name: str = "tiny") -> list[TrialRecord]:
+    return list_trials(db, get_study(db, name))
+
+
+def training(db: Database) -> list[int]:
+    """The numbers of the trials that have trained an epoch and go on."""
+    return [trial.number for trial in trials(db) if trial.state is TrialState.RUNNING and trial.epochs]
+
+
+@pytest.fixture
+def slow(here: Any, spec_file: Path, db: Database) -> Iterator[subprocess.Popen[str]]:
+    """A launch whose two slots train."""
+    launch = here.start("launch", spec_file, *SLOW, "--format", "json")
+    wait_for(lambda: launch.poll() is not None or (list_studies(db) and len(training(db)) == 2))
+    assert launch.poll() is None, launch.stderr.read()
+    family = psutil.Process(launch.pid).children(recursive=True)
+    yield launch
+    launch.communicate(timeout=60)
+    _, alive = psutil.wait_procs(family, timeout=20)
+    for orphan in alive:
+        orphan.kill()
+    assert not alive
+
+
+def test_the_result_is_one_object_on_stdout(trained: Any, look: Any) -> None:
+    done = trained[1]
+    assert done.code == 0, done.err
+    result = done.json
+    assert list(result) == ["study", "state", "trials", "best", "seconds"]
+    assert (result["study"], result["state"]) == ("tiny", "finished")
+    assert result["trials"] == {"complete": 4, "pruned": 0, "failed": 0}
+    listed = look("trial", "list", "tiny", "--format", "json").json
+    best = max(listed, key=lambda trial: trial["value"])
+    assert result["best"] == {key: best[key] for key in ("number", "value", "params")}
+    assert 0 < result["seconds"] == pytest.approx(sum(trial["seconds"] for trial in listed), abs=0.001)
+
+
+def test_progress_and_commands_to_paste_are_on_stderr(trained: Any) -> None:
+    err = trained[1].err
+    assert "created, 4 trials of at most 3 epochs" in err
+    for command in ("worker start tiny", "study watch tiny", "study stop tiny", "launch ", "dashboard"):
+        assert f"tuner {command}" in err
+    lines = [line for line in err.splitlines() if line.startswith("trial ")]
+    assert {line.split("  ")[0] for line in lines} == {f"trial {number}" for number in range(4)}
+    assert all("  complete  " in line and "/3  " in line and "learning_rate " in line for line in lines)
+
+
+def test_a_finished_study_is_summed_up_at_once(trained: Any, look: Any, spec_file: Path) -> None:
+    logs = trained[0].artifacts / "workers"
+    before = list(logs.iterdir())
+    done = look("launch", spec_file)
+    assert done.code == 0
+    assert "ended, 4 of 4 trials done" in done.err
+    assert "4: 4 complete, 0 pruned, 0 failed" in done.out
+    assert "tuner trial export tiny best" in done.out
+    assert list(logs.iterdir()) == before
+
+
+def test_a_larger_budget_goes_on_where_the_study_stopped(here: Any, spec_file: Path) -> None:
+    first = here.run("launch", spec_file, "--trials", 2, "--slots", 1)
+    assert first.code == 0, first.err
+    assert first.out.startswith("trial 0  complete")  # without --format json, progress is part of the output
+    again = here.run("launch", spec_file, "--slots", 1, "--format", "json")
+    assert again.json["trials"]["complete"] == 4
+    assert "new budget, 2 of 4 trials done" in again.err
+    assert [line[:7] for line in again.err.splitlines() if line.startswith("trial ")] == ["trial 2", "trial 3"]
+
+
+def test_workers_0_makes_the_study_and_starts_nothing(cli: Any, here: Any, spec_file: Path, db: Database) -> None:
+    done = cli("launch", spec_file, "--workers", 0, "--name", "other", "--format", "json")
+    assert (done.code, done.json["state"], done.json["best"]) == (0, "running", None)
+    assert get_study(db, "other").state is StudyState.RUNNING
+    assert not here.artifacts.exists()
+    assert list_workers(db, ended=True) == []
+
+
+def test_a_changed_file_is_refused_with_the_difference(cli: Any, spec_file: Path, db: Database) -> None:
+    cli("launch", spec_file, "--workers", 0)
+    before = get_study(db, "tiny")
+    done = cli("launch", spec_file, "--workers", 0, "--set", "training.epochs=9", "--trials", 50)
+    assert done.code == 2
+    assert "--name tiny-2" in done.err
+    assert "training.epochs: 3 -> 9" in done.err
+    assert done.out == ""
+    assert get_study(db, "tiny") == before
+
+
+def test_a_budget_below_what_was_begun_is_refused(look: Any, spec_file: Path) -> None:
+    done = look("launch", spec_file, "--trials", 3)
+    assert done.code == 2
+    assert "4 trials were started" in done.err
+
+
+def test_all_faults_are_told_before_the_database_is_touched(
+    cli: Any, spec_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNER_DATABASE_URL", "postgresql://127.0.0.1:9/nowhere")
+    spec_file.write_text(spec_file.read_text().replace("units", "unitz").replace("seed: 0", "seed: x"))
+    done = cli("launch", spec_file, "--trials", 0)
+    assert (done.code, done.out) == (2, "")
+    done = cli("launch", spec_file)
+    assert done.code == 2
+    assert len(done.err.splitlines()) == 2
+    assert "tiny.yaml:3: model.unitz" in done.err
+    assert "tiny.yaml:5: search.seed" in done.err
+
+
+@pytest.mark.parametrize("options", [("--slots", 10_000), ("--workers", 5_000), ("--workers", 100, "--slots", 100)])
+def test_more_workers_than_sense_are_refused(cli: Any, spec_file: Path, db: Database, options: tuple[Any, ...]) -> None:
+    done = cli("launch", spec_file, *options)
+    assert done.code == 2
+    assert "too many at once for the" in done.err
+    assert list_studies(db) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "12 of 12 points"),
+        (("--trials", 5), "5 of 12 points, a random sample of the grid"),
+        (("--trials", 500), "12 of 12 points"),
+    ],
+)
+def test_a_grid_says_how_much_of_it_the_budget_covers(
+    cli: Any, spec_file: Path, db: Database, options: tuple[Any, ...], words: str
+) -> None:
+    spec_file.write_text(spec_file.read_text().replace("budget: {trials: 4}", ""))
+    done = cli("launch", spec_file, "--workers", 0, "--set", "search.method=grid", *options)
+    assert done.code == 0, done.err
+    assert words in done.err
+    assert get_study(db, "tiny").budget.trials == int(words.split()[0])
+
+
+def test_quiet_prints_the_result_alone(cli: Any, spec_file: Path) -> None:
+    done = cli("-q", "launch", spec_file, "--workers", 0, "--format", "json")
+    assert done.err == ""
+    assert done.json["study"] == "tiny"
+
+
+def test_ctrl_c_gives_back_what_ran(slow: subprocess.Popen[str], db: Database, here: Any) -> None:
+    slow.send_signal(signal.SIGINT)
+    out, err = slow.communicate(timeout=60)
+    assert slow.returncode == 130
+    assert out == ""
+    assert "finishing the running epochs" in err
+    assert "go on with: tuner launch" in err
+    assert "Traceback" not in err
+    given_back = trials(db)
+    assert {trial.state for trial in given_back} == {TrialState.WAITING}
+    for trial in given_back:
+        assert trial.checkpoint
+        assert (here.artifacts / trial.checkpoint).name == f"{trial.epochs}.ckpt"
+    assert list_workers(db) == []
+
+
+def test_workers_do_not_outlive_a_launcher_that_is_killed(slow: subprocess.Popen[str], db: Database) -> None:
+    slow.kill()
+    wait_for(lambda: list_workers(db) == [])
+    assert {trial.state for trial in trials(db)} == {TrialState.WAITING}
+
+
+def test_a_launch_fails_when_its_workers_are_gone(slow: subprocess.Popen[str], db: Database, here: Any) -> None:
+    (worker,) = list_workers(db)
+    os.kill(worker.pid, signal.SIGKILL)
+    out, err = slow.communicate(timeout=60)
+    assert slow.returncode == 7
+    assert out == ""
+    (log,) = (here.artifacts / "workers").iterdir()
+    assert f"tuner: a worker was killed by SIGKILL: {log.read_text().splitlines()[-1]} (log: {log})" in err
+
+
+def test_detached_workers_go_on_until_the_study_ends(here: Any, cli: Any, spec_file: Path, db: Database) -> None:
+    done = here.run("launch", spec_file, *SLOW, "--detach", "--format", "json")
+    assert (done.code, done.json["state"]) == (0, "running")
+    assert "workers write to " in done.err
+    wait_for(lambda: training(db))
+    (worker,) = list_workers(db)
+    assert os.getsid(worker.pid) == worker.pid
+    assert json.dumps(cli("study", "show", "tiny", "--format", "json").json["workers"]) == "1"
+    assert cli("study", "cancel", "tiny").code == 0
+    wait_for(lambda: not psutil.pid_exists(worker.pid) or list_workers(db) == [])
+    assert {trial.outcome for trial in trials(db)} == {"cancelled"}

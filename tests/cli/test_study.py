@@ -1,0 +1,166 @@
+"""`tuner study`: what it shows of studies, how it steers them, the test part, deletion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tuner.states import Outcome, StudyState
+from tuner.storage import claims, workers
+from tuner.storage.claims import Claim, Ending, Progress
+from tuner.storage.connection import Database
+from tuner.storage.studies import get_study, list_studies
+
+
+@pytest.fixture
+def study(cli: Any, spec_file: Path, db: Database) -> int:
+    """A study that nobody works on."""
+    assert cli("launch", spec_file, "--workers", 0).code == 0
+    return get_study(db, "tiny").study_id
+
+
+def claim(db: Database, study: int) -> Claim:
+    """A trial, held by a worker that is heard of."""
+    worker = uuid4()
+    workers.register(db, worker, host="there", pid=1, device="cpu", slots=1, version="1")
+    held = claims.claim(db, study, worker, uuid4())
+    assert isinstance(held, Claim)
+    spec = get_study(db, "tiny").spec
+    point = {"layers": 1, "units": 8, "learning_rate": 0.01}
+    assert claims.write_point(db, held.held, spec.space, point, {})
+    return held
+
+
+def test_show_says_what_is_to_be_done_next(cli: Any, study: int, db: Database) -> None:
+    def status() -> str:
+        (line,) = [line for line in cli("study", "show", "tiny").out.splitlines() if line.startswith("status")]
+        return line.removeprefix("status").strip()
+
+    assert status() == "running, no worker, 0 of 4 trials; next: tuner worker start tiny"
+    held = claim(db, study)
+    assert status() == "running, 1 worker, 0 of 4 trials; next: tuner study watch tiny"
+    claims.tell(db, held.held, Ending(outcome=Outcome.COMPLETE, value=0.5), Progress(curve={1: 0.5}))
+    cli("study", "pause", "tiny")
+    assert status() == "paused, no worker, 1 of 4 trials; next: tuner study resume tiny"
+    cli("study", "cancel", "tiny")
+    assert status() == "cancelled, 1 of 4 trials; next: tuner study resume tiny"
+
+
+def test_show_sums_up_how_trials_ended(cli: Any, study: int, db: Database) -> None:
+    for outcome in (Outcome.COMPLETE, Outcome.DIVERGED, Outcome.CRASHED):
+        value = 0.5 if outcome is Outcome.COMPLETE else None
+        claims.tell(db, claim(db, study).held, Ending(outcome=outcome, value=value, attributes={"best_epoch": 1}))
+    claim(db, study)
+    assert "3: 1 complete, 1 pruned, 1 failed (1 diverged, 1 crashed)" in cli("study", "show", "tiny").out
+    shown = cli("study", "show", "tiny", "--format", "json").json
+    assert shown["outcomes"] == {"complete": 1, "diverged": 1, "crashed": 1}
+    assert (shown["running"], shown["workers"]) == (1, 1)
+    assert shown["best"]["number"] == 0
+
+
+def test_a_finished_study(look: Any) -> None:
+    shown = look("study", "show", "tiny").out
+    assert "finished, 4 of 4 trials; next: tuner trial export tiny best --to tiny-best" in shown
+    (row,) = look("study", "list", "--format", "json").json
+    assert (row["study"], row["state"], row["trials"], row["complete"], row["workers"]) == ("tiny", "finished", 4, 4, 0)
+    best = look("study", "best", "tiny", "--format", "json").json
+    assert (best["number"], best["value"]) == (row["best_trial"], row["best"])
+    assert set(best["params"]) == {"layers", "units", "learning_rate"}
+
+
+def test_watch_prints_every_trial_and_ends_with_the_study(look: Any) -> None:
+    done = look("study", "watch", "tiny")
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert [line[:5] for line in lines[:5]] == ["trial", "trial", "trial", "trial", "study"]
+
+
+def test_states_follow_what_is_asked(cli: Any, study: int, db: Database) -> None:
+    for command, state in (
+        ("pause", StudyState.PAUSED),
+        ("resume", StudyState.RUNNING),
+        ("stop", StudyState.STOPPING),
+        ("cancel", StudyState.CANCELLED),
+        ("resume", StudyState.RUNNING),
+    ):
+        done = cli("study", command, "tiny")
+        assert done.code == 0
+        assert f"study tiny: {state}" in done.err
+        assert get_study(db, "tiny").state is state
+
+
+def test_what_cannot_be_done_is_refused(look: Any) -> None:
+    assert look("study", "pause", "tiny").code == 2
+    done = look("study", "resume", "tiny")
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+
+
+def test_set_changes_the_budget(cli: Any, study: int, db: Database) -> None:
+    assert cli("study", "set", "tiny", "--trials", 9, "--seconds", 60).code == 0
+    budget = get_study(db, "tiny").budget
+    assert (budget.trials, budget.total_epochs, budget.seconds) == (9, None, 60.0)
+    assert cli("study", "set", "tiny").code == 2
+    assert cli("study", "set", "tiny", "--trials", 0).code == 2
+    assert get_study(db, "tiny").budget == budget
+
+
+def test_a_grid_gets_no_more_trials_than_it_has_points(cli: Any, spec_file: Path, db: Database) -> None:
+    cli("launch", spec_file, "--workers", 0, "--set", "search.method=grid")
+    done = cli("study", "set", "tiny", "--trials", 13)
+    assert done.code == 2
+    assert "12 points" in done.err
+    assert cli("study", "set", "tiny", "--trials", 12).code == 0
+
+
+def test_delete_asks_first_and_takes_the_files_too(cli: Any, here: Any, study: int, db: Database) -> None:
+    folder = here.artifacts / str(study)
+    (folder / "7").mkdir(parents=True)
+    dry = cli("study", "delete", "tiny", "--dry-run")
+    assert dry.code == 0
+    assert str(folder) in dry.out
+    refused = cli("study", "delete", "tiny")  # nobody there to ask
+    assert refused.code == 2
+    assert "--yes" in refused.err
+    assert list_studies(db)
+    assert folder.exists()
+    assert cli("study", "delete", "tiny", "--yes").code == 0
+    assert list_studies(db) == []
+    assert not folder.exists()
+
+
+def test_the_test_part_is_opened_once(look: Any, trained: Any) -> None:
+    first = look("study", "evaluate", "tiny", "--format", "json")
+    assert first.code == 0, first.err
+    best = look("study", "best", "tiny", "--format", "json").json
+    assert first.json["trial"] == best["number"]
+    assert first.json["validation"] == {"accuracy": best["value"]}
+    assert set(first.json["test"]) == {"accuracy", "loss"}
+    assert look("study", "evaluate", "tiny", "--format", "json").json == first.json
+    with Database(trained[0].url) as db:
+        assert len(db.execute("SELECT FROM tuner.evaluation")) == 1
+    (opening,) = look("study", "show", "tiny", "--format", "json").json["test_part_opened"]
+    assert opening["scores"] == first.json["test"]
+
+
+def test_the_test_part_stays_closed_while_the_search_goes_on(cli: Any, study: int, db: Database) -> None:
+    claims.tell(db, claim(db, study).held, Ending(outcome=Outcome.COMPLETE, value=0.5))
+    done = cli("study", "evaluate", "tiny")
+    assert done.code == 2
+    assert "tuner study stop tiny" in done.err
+
+
+@pytest.mark.parametrize("command", ["show", "watch", "best", "pause", "resume", "stop", "cancel", "evaluate", "delete"])
+def test_an_unknown_study_is_one_line(look: Any, command: str) -> None:
+    done = look("study", command, "tinny")
+    assert done.code == 3
+    assert done.err == "tuner: no study 'tinny'; did you mean 'tiny'?\n"
+    assert done.out == ""
+
+
+def test_commands_to_paste_name_the_database(look: Any, trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TUNER_DATABASE_URL")
+    url = trained[0].url
+    assert f"'{url}'" in look("--database", url, "study", "best", "tiny").out
