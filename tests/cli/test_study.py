@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -78,6 +81,24 @@ def test_watch_prints_every_trial_and_ends_with_the_study(look: Any) -> None:
     assert [line[:5] for line in lines[:5]] == ["trial", "trial", "trial", "trial", "study"]
 
 
+def test_watch_on_a_terminal_draws_in_place(trained: Any) -> None:
+    ours, theirs = pty.openpty()
+    process = trained[0].start("study", "watch", "tiny", stdout=theirs)
+    os.close(theirs)
+    output = b""
+    with contextlib.suppress(OSError):  # a terminal's end of file
+        while chunk := os.read(ours, 65_536):
+            output += chunk
+    os.close(ours)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    drawn, clear, closing = output.decode().rpartition("\x1b[2K")
+    assert clear  # the view was removed again
+    assert "4 of 4 trials" in drawn
+    assert "best accuracy" in drawn
+    assert closing.strip().startswith("study     tiny, finished")
+
+
 def test_states_follow_what_is_asked(cli: Any, study: int, db: Database) -> None:
     for command, state in (
         ("pause", StudyState.PAUSED),
@@ -152,7 +173,9 @@ def test_the_test_part_stays_closed_while_the_search_goes_on(cli: Any, study: in
     assert "tuner study stop tiny" in done.err
 
 
-@pytest.mark.parametrize("command", ["show", "watch", "best", "pause", "resume", "stop", "cancel", "evaluate", "delete"])
+@pytest.mark.parametrize(
+    "command", ["show", "watch", "best", "pause", "resume", "stop", "cancel", "evaluate", "delete"]
+)
 def test_an_unknown_study_is_one_line(look: Any, command: str) -> None:
     done = look("study", command, "tinny")
     assert done.code == 3

@@ -11,19 +11,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
-from tuner.spec.study import read_spec
 
+from tuner.spec.study import read_spec
 from tuner.storage.connection import Database, Row
 from tuner.storage.studies import StudyRecord, launch_study
 
 # Slow enough to be disturbed: an epoch takes a few tenths of a second.
-SLOW = """
+SLOW_EPOCHS = 8
+SLOW = f"""
 study: slow
-data: {name: spiral, points: 60000}
-model: {family: mlp, layers: 2, units: 32, dropout: {low: 0.0, high: 0.4}}
-training: {epochs: 12, batch_size: 32, learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}}
-search: {method: random, seed: 3}
-budget: {trials: 2}
+data: {{name: spiral, points: 60000}}
+model: {{family: mlp, layers: 2, units: 32, dropout: {{low: 0.0, high: 0.4}}}}
+training: {{epochs: {SLOW_EPOCHS}, batch_size: 32, learning_rate: {{low: 1.0e-4, high: 1.0e-2, log: true}}}}
+search: {{method: random, seed: 3}}
+budget: {{trials: 2}}
 """
 
 QUICK = """

@@ -5,47 +5,68 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import psutil
 import pytest
 import torch
 
-from tests.worker.bench import SLOW, Bench
+from tests.worker.bench import SLOW, SLOW_EPOCHS, Bench
 from tuner.storage.connection import Row
 from tuner.storage.studies import StudyRecord
 from tuner.training import checkpoint
+from tuner.training.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A trial that nobody disturbed."""
+
+    curve: list[float]
+    value: float
+    checkpoint: Checkpoint
+
+
+@cache
+def _trained() -> list[Whole]:
+    return []
 
 
 @pytest.fixture
-def undisturbed(bench: Bench) -> list[Row]:
-    """The same study under another name, trained without disturbance."""
-    study = bench.study(SLOW, name="undisturbed")
-    bench.finish("undisturbed", "--slots", "2")
-    return bench.trials(study)
+def undisturbed(bench: Bench) -> list[Whole]:
+    """The trials of the study as they are without disturbance; trained once for all tests of this file."""
+    if not _trained():
+        study = bench.study(SLOW, name="undisturbed")
+        bench.finish("undisturbed", "--slots", "2")
+        _trained().extend(
+            Whole(curve=row.curve, value=row.value, checkpoint=last_checkpoint(bench, row))
+            for row in bench.trials(study)
+        )
+    return _trained()
 
 
-def assert_same_weights(bench: Bench, row: Row, other: Row) -> None:
-    ours, theirs = (checkpoint.load(bench.home / "artifacts" / trial.checkpoint) for trial in (row, other))
-    assert ours.epoch == theirs.epoch == 12
-    assert ours.curve == theirs.curve
-    for mine, yours in ((ours.model, theirs.model), (ours.best.model, theirs.best.model)):
-        assert mine
-        assert mine.keys() == yours.keys()
-        assert all(torch.equal(mine[name], yours[name]) for name in mine)
+def last_checkpoint(bench: Bench, row: Row) -> Checkpoint:
+    return checkpoint.load(bench.home / "artifacts" / row.checkpoint)
 
 
-def assert_equal_to_the_bit(bench: Bench, study: StudyRecord, undisturbed: list[Row]) -> None:
+def assert_equal_to_the_bit(bench: Bench, study: StudyRecord, undisturbed: list[Whole]) -> None:
     rows = bench.trials(study)
     assert [row.state for row in rows] == ["COMPLETE", "COMPLETE"]
-    for row, other in zip(rows, undisturbed, strict=True):
-        assert row.steps == list(range(1, 13))
-        assert row.curve == other.curve
-        assert row.value == other.value
-        assert_same_weights(bench, row, other)
+    for row, whole in zip(rows, undisturbed, strict=True):
+        assert row.steps == list(range(1, SLOW_EPOCHS + 1))
+        assert (row.curve, row.value) == (whole.curve, whole.value)
+        ours, theirs = last_checkpoint(bench, row), whole.checkpoint
+        assert ours.epoch == theirs.epoch == SLOW_EPOCHS
+        assert ours.curve == theirs.curve
+        for mine, yours in ((ours.model, theirs.model), (ours.best.model, theirs.best.model)):
+            assert mine
+            assert mine.keys() == yours.keys()
+            assert all(torch.equal(mine[name], yours[name]) for name in mine)
 
 
-def test_a_killed_child_is_replaced_and_its_trial_goes_on(bench: Bench, undisturbed: list[Row]) -> None:
+def test_a_killed_child_is_replaced_and_its_trial_goes_on(bench: Bench, undisturbed: list[Whole]) -> None:
     study = bench.study(SLOW)
     worker = bench.start("slow", "--slots", "2")
     bench.until(lambda: any(row.checkpoint for row in bench.trials(study)), "a first checkpoint")
@@ -59,7 +80,7 @@ def test_a_killed_child_is_replaced_and_its_trial_goes_on(bench: Bench, undistur
 
 
 def test_after_kill_9_of_the_supervisor_its_children_are_gone_and_another_worker_goes_on(
-    bench: Bench, undisturbed: list[Row]
+    bench: Bench, undisturbed: list[Whole]
 ) -> None:
     study = bench.study(SLOW)
     worker = bench.start("slow", "--slots", "2")
@@ -74,7 +95,7 @@ def test_after_kill_9_of_the_supervisor_its_children_are_gone_and_another_worker
     assert_equal_to_the_bit(bench, study, undisturbed)
 
 
-def test_sigterm_keeps_what_was_trained_and_costs_no_death(bench: Bench, undisturbed: list[Row]) -> None:
+def test_sigterm_keeps_what_was_trained_and_costs_no_death(bench: Bench, undisturbed: list[Whole]) -> None:
     study = bench.study(SLOW)
     worker = bench.start("slow", "--slots", "2")
     bench.until(lambda: bench.epochs(study) >= 3, "three epochs")
@@ -106,7 +127,7 @@ def test_a_second_signal_ends_at_once(bench: Bench) -> None:
     assert {row.state for row in bench.trials(study)} == {"WAITING"}
 
 
-def test_a_frozen_child_is_replaced_and_its_trial_goes_on(bench: Bench, undisturbed: list[Row]) -> None:
+def test_a_frozen_child_is_replaced_and_its_trial_goes_on(bench: Bench, undisturbed: list[Whole]) -> None:
     study = bench.study(SLOW)
     worker = bench.start("slow", "--slots", "2", "--hang-limit", "3")
     bench.until(lambda: bench.epochs(study) >= 2, "two epochs")
@@ -135,7 +156,7 @@ def test_three_deaths_fail_a_trial_and_the_study_goes_on(bench: Bench) -> None:
     bench.until(lambda: len(bench.trials(study)) == 2 and bench.trials(study)[1].epoch > 0, "the next trial trains")
 
 
-def test_the_fork_server_may_die(bench: Bench, undisturbed: list[Row]) -> None:
+def test_the_fork_server_may_die(bench: Bench, undisturbed: list[Whole]) -> None:
     study = bench.study(SLOW)
     worker = bench.start("slow", "--slots", "2")
     bench.until(lambda: bench.epochs(study) >= 2, "two epochs")

@@ -89,9 +89,8 @@ def command(
         prepare_data(context, spec)
         study, launched = launch_study(db, spec, versions())
         reader = SnapshotReader(db, study.name)
-        snapshot = reader.look()
         resume = context.command_line("launch", str(spec_file), *repeated(overrides, name))
-        _introduce(context, spec, launched, snapshot, resume)
+        _introduce(context, spec, launched, reader.look(), resume)
         if workers and not study.state.ended:
             crew = LocalWorkers(
                 [study.name],
@@ -102,15 +101,10 @@ def command(
                 hang_seconds=hang_seconds,
                 detached=detach,
             )
-            if detach:
-                crew.start(workers)
-                context.note(f"workers write to {', '.join(map(str, crew.logs))}")
-            else:
-                try:
-                    _train(context, crew, workers, reader, format)
-                except click.Abort:
-                    context.note(f"what ran was given back; go on with: {resume}")
-                    raise
+            crew.start(workers)
+            context.note(f"workers started: {workers}, with {slots} slots each; log: {', '.join(map(str, crew.logs))}")
+            if not detach:
+                _attend(context, crew, reader, format, resume)
         snapshot = reader.look()
     if format != "table":
         emit_one(result(snapshot), format)
@@ -132,17 +126,19 @@ def prepare_data(context: Context, spec: StudySpec) -> None:
     prepare(spec.data, context.settings)
 
 
-def _train(context: Context, crew: LocalWorkers, workers: int, reader: SnapshotReader, format: str) -> None:
-    """Starts the workers and stays until they end. Raises WorkersFailed where they do before the study does."""
+def _attend(context: Context, crew: LocalWorkers, reader: SnapshotReader, format: str, resume: str) -> None:
+    """Shows the study until the workers end. Raises WorkersFailed where they do before the study does."""
     from tuner.cli.attend import attend
     from tuner.cli.live import View, open_view
 
     # With --format json, stdout is for the result alone.
     stream = sys.stdout if format == "table" else sys.stderr
-    view = View() if context.quiet else open_view(stream, old_trials=False)
-    with view:
-        crew.start(workers)
-        attend(crew, _shown(reader, view), view.say)
+    try:
+        with View() if context.quiet else open_view(stream, old_trials=False) as view:
+            attend(crew, _shown(reader, view), view.say)
+    except click.Abort:
+        context.note(f"what ran was given back; go on with: {resume}")
+        raise
     if not reader.look().state.ended:
         raise crew.failure()
 

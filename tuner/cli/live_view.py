@@ -26,24 +26,27 @@ _STYLES = {
     StudyState.FINISHED: "cyan",
 }
 _HEADER_LINES = 3
-_VALUE_WIDTH = 9  # of a column of knobs' values: "5.623e-05"
+_VALUE_WIDTH = 10  # of a column of knobs' values: "trial 1000", "5.623e-05"
 _COLUMN_GAP = 2
 _BAR_WIDTH = 40  # at most: longer ones are no easier to read
 _MIN_BARS = 2
 
 
 def render(snapshot: Snapshot, width: int, height: int) -> RenderableType:
-    """The whole view; it fills no more than `width` columns and `height` lines."""
-    width = max(width, 40)
-    room = max(height - _HEADER_LINES - 2, 6)  # for knobs and bars, each behind an empty line
-    bars = min(len(snapshot.running), max(_MIN_BARS, room - len(snapshot.knobs) - 1))
+    """The whole view; it fills no more than `width` columns, and leaves a line of `height` to the cursor."""
+    knobs = len(snapshot.knobs) if snapshot.best or snapshot.running else 0
+    bars = len(snapshot.running)
+    # An empty line stands before each block, and the knobs have a heading.
+    room = height - 1 - _HEADER_LINES - bool(snapshot.trouble) - 2 * bool(knobs) - bool(bars)
+    bars = min(bars, max(_MIN_BARS, room - knobs))
+    knobs = min(knobs, room - bars)
     parts: list[RenderableType] = [*_header(snapshot, width)]
-    if snapshot.knobs and (snapshot.best or snapshot.running):
-        parts += [Text(), _knobs(snapshot, width, lines=room - bars)]
-    if snapshot.running:
-        parts += [Text(), _bars(snapshot, width, lines=bars)]
+    if knobs > 0:
+        parts += [Text(), _knobs(snapshot, width, rows=knobs)]
+    if bars > 0:
+        parts += [Text(), _bars(snapshot, width, rows=bars)]
     if snapshot.trouble:
-        parts.append(Text(snapshot.trouble, style="red", no_wrap=True, overflow="ellipsis"))
+        parts.append(_one_line(Text(show(snapshot.trouble), style="red")))
     return Group(*parts)
 
 
@@ -77,7 +80,7 @@ def _header(snapshot: Snapshot, width: int) -> list[RenderableType]:
         times.append(f", about {duration(remaining)} left")
     bar = Table.grid(padding=(0, _COLUMN_GAP, 0, 0))
     length = max(10, min(_BAR_WIDTH, width - len(times) - _COLUMN_GAP))
-    bar.add_row(ProgressBar(total=1.0, completed=snapshot.progress, width=length), times)
+    bar.add_row(ProgressBar(total=1.0, completed=snapshot.progress, width=length), _one_line(times))
     return [_one_line(first), bar, _one_line(_best(snapshot))]
 
 
@@ -93,9 +96,9 @@ def _best(snapshot: Snapshot) -> Text:
     )
 
 
-def _knobs(snapshot: Snapshot, width: int, lines: int) -> Table:
+def _knobs(snapshot: Snapshot, width: int, rows: int) -> Table:
     """The knobs of the best trial beside those of the trials that run, as many as there is room for."""
-    names = _first(snapshot.knobs, lines - 1)
+    names = _first(snapshot.knobs, rows)
     name_width = min(max(map(len, names)), width // 2)
     columns: list[TrialRecord] = [snapshot.best] if snapshot.best else []
     columns += snapshot.running
@@ -118,9 +121,9 @@ def _knobs(snapshot: Snapshot, width: int, lines: int) -> Table:
     return table
 
 
-def _bars(snapshot: Snapshot, width: int, lines: int) -> Table:
+def _bars(snapshot: Snapshot, width: int, rows: int) -> Table:
     """A bar for each running trial: how many of its epochs are trained, and the value of the last one."""
-    shown = snapshot.running if len(snapshot.running) <= lines else snapshot.running[: lines - 1]
+    shown = snapshot.running if len(snapshot.running) <= rows else snapshot.running[: rows - 1]
     table = Table.grid(padding=(0, _COLUMN_GAP, 0, 0))
     length = max(10, min(_BAR_WIDTH, width - 36))
     for trial in shown:
@@ -135,11 +138,11 @@ def _bars(snapshot: Snapshot, width: int, lines: int) -> Table:
     return table
 
 
-def _first(names: Sequence[str], lines: int) -> list[str]:
+def _first(names: Sequence[str], rows: int) -> list[str]:
     """All names, or those that fit and how many more there are."""
-    if len(names) <= lines:
+    if len(names) <= rows:
         return list(names)
-    return [*names[: lines - 1], f"… {len(names) - lines + 1} more"]
+    return [*names[: rows - 1], f"… {len(names) - rows + 1} more"]
 
 
 def _one_line(text: Text) -> Text:

@@ -5,6 +5,7 @@ Imported by commands when they run, never at the start of `tuner`.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -103,8 +104,8 @@ class Snapshot:
         return max(0.0, min(limits)) / slots if limits else None
 
     def _merit(self, trial: TrialRecord) -> tuple[float, int]:
-        value = trial.value if trial.value is not None else float("nan")
-        return (-value if self.maximize else value, trial.number)
+        value = math.inf if trial.value is None else -trial.value if self.maximize else trial.value
+        return (value, trial.number)
 
 
 class SnapshotReader:

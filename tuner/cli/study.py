@@ -72,7 +72,7 @@ def show(context: Context, name: str, format: str) -> None:
         opened = list_evaluations(db, study.study_id)
     spec = study.spec
     known: dict[str, Any] = {
-        "metric": f"{spec.objective.metric} ({spec.objective.direction}, {spec.objective.value} epoch)",
+        "objective": {**spec.document["objective"], "direction": spec.objective.direction},
         "data": spec.document["data"],
         "search": spec.document["search"],
         "budget": {limit: amount for limit, amount in study.budget if amount is not None},
@@ -158,7 +158,7 @@ def pause(context: Context, name: str) -> None:
 @pass_context
 def resume(context: Context, name: str) -> None:
     """Go on with a study that was paused, stopped or cancelled."""
-    _steer(context, name, "running", "workers may take trials again", "watch")
+    _steer(context, name, "running", "workers may take trials again", "show")
 
 
 @command.command()
@@ -166,7 +166,7 @@ def resume(context: Context, name: str) -> None:
 @pass_context
 def stop(context: Context, name: str) -> None:
     """Begin no more trials of the study NAME; those that run train to their end."""
-    _steer(context, name, "stopping", "running trials train to their end, no others begin", "watch")
+    _steer(context, name, "stopping", "running trials train to their end, no others begin", "show")
 
 
 @command.command()
@@ -194,10 +194,9 @@ def set_(context: Context, name: str, trials: int | None, total_epochs: int | No
         from tuner.storage.studies import get_study, set_budget
 
         study = get_study(db, name)
-        if study.spec.search.method == "grid" and trials is not None and trials > len(Grid(study.spec.space)):
-            raise InvalidInput(
-                f"--trials {trials}: the grid of study {name!r} has {len(Grid(study.spec.space))} points"
-            )
+        points = Grid(study.spec.space).size
+        if study.spec.search.method == "grid" and trials is not None and trials > points:
+            raise InvalidInput(f"--trials {trials}: the grid of study {name!r} has {points} points")
         study = set_budget(db, name, study.budget.model_copy(update=given))
     budget = ", ".join(f"{limit} {amount}" for limit, amount in study.budget if amount is not None)
     context.note(f"study {name}: {study.state}, budget {budget}")

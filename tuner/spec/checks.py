@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 
 from tuner.spec.config import METRICS, Etth1Data, Split
-from tuner.spec.faults import Fault, Path, flow
+from tuner.spec.faults import Fault, flow
 from tuner.spec.knobs import ChoicesKnob, FloatRangeKnob, RangeKnob, listed
-from tuner.spec.search import BudgetConfig, NoPruner, PatientPruner, PrunerConfig
+from tuner.spec.search import BudgetConfig
 from tuner.spec.space_checks import condition_faults
 from tuner.spec.study_file import FAMILIES, Knob, StudyFile
 
@@ -85,7 +85,6 @@ def _data_faults(file: StudyFile) -> Iterator[Fault]:
 
 def _search_faults(file: StudyFile) -> Iterator[Fault]:
     method = file.search.method
-    yield from _pruner_faults(file.search.pruner, ("search", "pruner"), file.training.epochs)
     if method == "grid":
         for knob in file.knobs().values():
             for key, case in zip(knob.keys, knob.cases, strict=True):
@@ -95,11 +94,3 @@ def _search_faults(file: StudyFile) -> Iterator[Fault]:
     elif file.budget == BudgetConfig():
         message = f"missing; {method} search needs an end: trials, total_epochs or seconds (budget: {{trials: 40}})"
         yield Fault(path=("budget",), message=message, involves=(("search", "method"),))
-
-
-def _pruner_faults(pruner: PrunerConfig, path: Path, epochs: int) -> Iterator[Fault]:
-    if not isinstance(pruner, NoPruner) and pruner.min_epochs > epochs:
-        message = f"no trial has {pruner.min_epochs} epochs (training.epochs is {epochs}); make it smaller"
-        yield Fault(path=(*path, "min_epochs"), message=message, involves=(("training", "epochs"),))
-    if isinstance(pruner, PatientPruner):
-        yield from _pruner_faults(pruner.pruner, (*path, "pruner"), epochs)

@@ -170,15 +170,16 @@ def _groups(entry: Entry, state: State, asked: Asked) -> list[_Group]:
     ]
 
 
-def _told_apart(possible: Sequence[Value], conditions: Sequence[tuple[Value, ...]]) -> Iterator[Sequence[Value]]:
+def _told_apart(possible: Sequence[Value], conditions: Sequence[tuple[Value, ...]]) -> list[Sequence[Value]]:
     """Groups of the possible values that fulfil the same conditions, none of them empty."""
     named = sorted({possible.index(value) for asked in conditions for value in asked if value in possible})
     groups: dict[tuple[bool, ...], list[Value]] = {}
     for value in (possible[place] for place in named):
         groups.setdefault(tuple(value in asked for asked in conditions), []).append(value)
-    yield from groups.values()
+    told_apart: list[Sequence[Value]] = list(groups.values())
     if len(named) < len(possible):
-        yield _Rest(possible, named)
+        told_apart.append(_Rest(possible, named))
+    return sorted(told_apart, key=lambda group: possible.index(group[0]))
 
 
 def _is_active(entry: Entry, state: State) -> bool:

@@ -13,12 +13,12 @@ from typing import Any
 from tuner.errors import InvalidSpec
 from tuner.spec.assemble import space_of
 from tuner.spec.config import DataConfig, ObjectiveConfig
-from tuner.spec.faults import shown
+from tuner.spec.faults import Fault, shown
 from tuner.spec.grid import Grid
 from tuner.spec.search import MAX_TRIALS, BudgetConfig, Method, SearchConfig
 from tuner.spec.source import Source, read_source
 from tuner.spec.space import Space
-from tuner.spec.study_file import STUDY_NAME, STUDY_NAME_RULE, StudyFile
+from tuner.spec.study_file import STUDY_NAME, STUDY_NAME_RULE
 from tuner.spec.validation import validated
 
 
@@ -54,18 +54,19 @@ def read_spec(path: Path, overrides: Sequence[str] = (), name: str | None = None
         source.document["study"] = name
     elif name is not None:
         source.faults["--name: "] = f"{shown(name)} is not a study's name; {STUDY_NAME_RULE}"
-    return _spec(validated(source))
+    return _spec(source)
 
 
 def spec_from_document(name: str, document: Mapping[str, Any]) -> StudySpec:
     """The study that a database stored. Raises InvalidSpec where this version of tuner does not understand it."""
-    return _spec(validated(Source(root=f"{name}: ", document={"study": name, **document})))
+    return _spec(Source(root=f"{name}: ", document={"study": name, **document}))
 
 
-def _spec(file: StudyFile) -> StudySpec:
+def _spec(source: Source) -> StudySpec:
+    file = validated(source)
     space = space_of(file)
     if file.search.method == "grid":
-        file = file.model_copy(update={"budget": _within_grid(file.budget, Grid(space).size)})
+        file = file.model_copy(update={"budget": _within_grid(file.budget, Grid(space).size, source)})
     return StudySpec(
         name=file.study,
         data=file.data,
@@ -78,8 +79,10 @@ def _spec(file: StudyFile) -> StudySpec:
     )
 
 
-def _within_grid(budget: BudgetConfig, points: int) -> BudgetConfig:
+def _within_grid(budget: BudgetConfig, points: int, source: Source) -> BudgetConfig:
     """The budget with a trial for each point of the grid at most: without `trials` the grid is the budget."""
     if budget.trials is None and points > MAX_TRIALS:
-        raise InvalidSpec([f"budget.trials: missing; the grid has {points:,} points, a study at most {MAX_TRIALS:,}"])
+        size = f"{points:,}" if points < 10**12 else f"more than 10^{len(str(points)) - 1}"
+        message = f"missing; the grid has {size} points, a study at most {MAX_TRIALS:,} trials (budget: {{trials: 40}})"
+        raise InvalidSpec(source.lines([Fault(path=("budget", "trials"), message=message)]))
     return budget.model_copy(update={"trials": min(points, budget.trials or points)})

@@ -35,6 +35,8 @@ def validated(source: Source) -> StudyFile:
             file = StudyFile.model_validate_json(json.dumps(document)).with_metric()
         except ValidationError as error:
             found = explained(error, document)
+            if not found:
+                raise  # nothing to mend it by
             faults = found if faults is None else faults  # later ones come of the mending
             mended += _mend(document, found)
         else:
