@@ -9,15 +9,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 import pytest
 
-from tuner.states import StudyState, TrialState
+from tuner.states import Outcome, StudyState, TrialState
+from tuner.storage import claims
 from tuner.storage.connection import Database
 from tuner.storage.studies import get_study, list_studies
 from tuner.storage.trials import TrialRecord, list_trials
-from tuner.storage.workers import list_workers
+from tuner.storage.workers import list_workers, register
 
 # Still training when a test gets to it: an epoch takes some tenths of a second.
 SLOW = ("--set", "data.points=40000", "--set", "training.epochs=500", "--slots", 2, "--device", "cpu")
@@ -89,14 +91,20 @@ def test_a_finished_study_is_summed_up_at_once(trained: Any, look: Any, spec_fil
     assert list(logs.iterdir()) == before
 
 
-def test_a_larger_budget_goes_on_where_the_study_stopped(here: Any, spec_file: Path) -> None:
-    first = here.run("launch", spec_file, "--trials", 2, "--slots", 1)
-    assert first.code == 0, first.err
-    assert first.out.startswith("trial 0  complete")  # without --format json, progress is part of the output
-    again = here.run("launch", spec_file, "--slots", 1, "--format", "json")
-    assert again.json["trials"]["complete"] == 4
-    assert "new budget, 2 of 4 trials done" in again.err
-    assert [line[:7] for line in again.err.splitlines() if line.startswith("trial ")] == ["trial 2", "trial 3"]
+def test_a_larger_budget_goes_on_where_the_study_stopped(here: Any, cli: Any, spec_file: Path, db: Database) -> None:
+    cli("launch", spec_file, "--trials", 2, "--workers", 0)
+    study, worker = get_study(db, "tiny"), uuid4()
+    register(db, worker, host="there", pid=1, device="cpu", slots=1, version="1")
+    for _ in range(2):
+        claim = claims.claim(db, study.study_id, worker, uuid4())
+        assert isinstance(claim, claims.Claim)
+        claims.tell(db, claim.held, claims.Ending(outcome=Outcome.CRASHED))
+    done = here.run("launch", spec_file, "--slots", 1, "--device", "cpu")
+    assert done.code == 0, done.err
+    assert "new budget, 2 of 4 trials done" in done.err
+    progress, _, summary = done.out.partition("study ")  # without --format json, progress is part of the output
+    assert [line[:17] for line in progress.splitlines()] == ["trial 2  complete", "trial 3  complete"]
+    assert "4: 2 complete, 0 pruned, 2 failed (2 crashed)" in summary
 
 
 def test_workers_0_makes_the_study_and_starts_nothing(cli: Any, here: Any, spec_file: Path, db: Database) -> None:

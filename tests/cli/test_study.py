@@ -103,7 +103,7 @@ def test_states_follow_what_is_asked(cli: Any, study: int, db: Database) -> None
     for command, state in (
         ("pause", StudyState.PAUSED),
         ("resume", StudyState.RUNNING),
-        ("stop", StudyState.STOPPING),
+        ("stop", StudyState.FINISHED),
         ("cancel", StudyState.CANCELLED),
         ("resume", StudyState.RUNNING),
     ):

@@ -44,13 +44,6 @@ def test_sigterm_ends_a_worker_that_waits(here: Any, cli: Any, spec_file: Path, 
     assert list_workers(db) == []
 
 
-def test_an_unknown_study_is_one_line(here: Any) -> None:
-    done = here.run("worker", "start", "nowhere")
-    assert done.code == 3
-    assert done.err.splitlines()[-1].startswith("tuner: no study 'nowhere'")
-    assert "Traceback" not in done.err
-
-
 @pytest.mark.parametrize("slots", [0, -1, "x", 1_000_000])
 def test_slots_beyond_sense_are_refused(cli: Any, slots: object, db: Database) -> None:
     assert cli("worker", "start", "--slots", slots).code == 2

@@ -109,13 +109,3 @@ def test_logs_that_cannot_be_written_are_one_line(crew: Crew, settings: Settings
     settings.artifacts.write_text("a file where a folder should be")
     with pytest.raises(ArtifactError, match="artifacts"):
         crew("idle").start(1)
-
-
-def test_workers_that_are_let_go_of_end(crew: Crew, db: Database, paused_study: None) -> None:
-    """As they do when their launcher dies and the system closes what it held."""
-    workers = crew("idle")
-    workers.start(1)
-    registered(db, 1)
-    workers.close()
-    assert workers.wait(30)
-    assert list_workers(db) == []

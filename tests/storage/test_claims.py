@@ -132,6 +132,16 @@ class TestBudget:
         claims.tell(db, running.held, Ending(outcome=Outcome.COMPLETE, value=1.0))
         assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.FINISHED)
 
+    def test_a_stopping_study_ends_what_it_has_begun(self, db: Database, worker: UUID) -> None:
+        study = make_study(db, trials=3)
+        begun = take(db, study, worker)
+        claims.give_back(db, begun.held)
+        db.execute("UPDATE tuner.study SET state = 'stopping'")
+        again = take(db, study, worker)
+        assert again.held.number == 0
+        claims.tell(db, again.held, Ending(outcome=Outcome.COMPLETE, value=1.0))
+        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.FINISHED)
+
     def test_a_deleted_study_gives_nothing(self, db: Database, worker: UUID) -> None:
         assert claims.claim(db, 12345, worker, uuid4()) == Nothing(state=None)
 

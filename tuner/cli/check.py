@@ -71,7 +71,7 @@ def command(
                 "outputs": data.outputs,
                 **data.sizes,
             },
-            "baselines": data.baselines,
+            "baselines": data.baselines.get("validation", {}),
             "model_parameters": {"smallest": sizes.smallest, "largest": sizes.largest},
             "infeasible": list(sizes.infeasible),
             "estimate": {"trial_seconds": seconds, "study_seconds": _of_study(spec, seconds, slots), "slots": slots},

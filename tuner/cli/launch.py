@@ -82,11 +82,12 @@ def command(
     from tuner.launchers.local import LocalWorkers
     from tuner.storage.connection import Database
     from tuner.storage.studies import check_launch, launch_study
+    from tuner.training.data import info
     from tuner.versions import versions
 
     with Database(url, application="tuner launch") as db:
         check_launch(db, spec)  # before data is downloaded for nothing
-        prepare_data(context, spec)
+        data = prepare_data(context, spec)
         study, launched = launch_study(db, spec, versions())
         reader = SnapshotReader(db, study.name)
         resume = context.command_line("launch", str(spec_file), *repeated(overrides, name))
@@ -109,7 +110,7 @@ def command(
     if format != "table":
         emit_one(result(snapshot), format)
     elif snapshot.state.ended:
-        emit_one(closing(context, snapshot), format)
+        emit_one(closing(context, snapshot, info(data).baselines.get("validation", {})), format)
 
 
 def repeated(overrides: tuple[str, ...], name: str | None) -> list[str]:
@@ -117,13 +118,13 @@ def repeated(overrides: tuple[str, ...], name: str | None) -> list[str]:
     return [word for override in overrides for word in ("--set", override)] + (["--name", name] if name else [])
 
 
-def prepare_data(context: Context, spec: StudySpec) -> None:
+def prepare_data(context: Context, spec: StudySpec) -> Path:
     """Makes the data set ready here, before anything is written to the database. Raises DataError."""
     from tuner.training.data import location, prepare
 
     if not location(spec.data, context.settings).is_dir():
         context.note(f"preparing the data set {spec.data.name}, once")
-    prepare(spec.data, context.settings)
+    return prepare(spec.data, context.settings)
 
 
 def _attend(context: Context, crew: LocalWorkers, reader: SnapshotReader, format: str, resume: str) -> None:

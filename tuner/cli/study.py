@@ -260,7 +260,7 @@ def evaluate(context: Context, name: str, format: str) -> None:
             "trial": trial.number,
             "validation": {study.spec.objective.metric: trial.value},
             "test": first.scores,
-            "baselines_validation": info(data_folder).baselines,
+            "baselines": info(data_folder).baselines,
             "opened_at": first.opened_at,
         },
         format,

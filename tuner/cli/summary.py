@@ -33,13 +33,14 @@ def result(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def closing(context: Context, snapshot: Snapshot) -> dict[str, Any]:
-    """What `tuner launch` tells a person once the study has ended."""
+def closing(context: Context, snapshot: Snapshot, baselines: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """What `tuner launch` tells a person once the study has ended; baselines need no training."""
     return {
         "study": f"{snapshot.name}, {snapshot.state}",
         "trials": counted(snapshot),
         "training": {"seconds": snapshot.trained_seconds, "epochs": snapshot.trained_epochs},
         "best": best_of(snapshot),
+        **({"baselines": baselines} if baselines else {}),
         "next": next_commands(context, snapshot, workers=0),
     }
 

@@ -84,9 +84,7 @@ def claim(db: Database, study_id: int, worker_id: UUID, request: UUID) -> Claim 
             if seen.answered is not None:
                 return _claim(study_id, seen.answered)
             state = StudyState(seen.state)
-            if state is StudyState.STOPPING and not seen.open:
-                break  # its last trial has ended
-            if state is not StudyState.RUNNING:
+            if state not in (StudyState.RUNNING, StudyState.STOPPING):  # one that stops ends what it has begun
                 return Nothing(state=state)
             if seen.free is None:
                 break

@@ -189,7 +189,8 @@ def set_state(db: Database, name: str, state: StudyState) -> StudyRecord:
                 raise InvalidInput(f"study {name!r} is {study.state}: it cannot become {state}")
             if study.state is StudyState.FINISHED and not _goes_on(study, study.budget, spent(db, study.study_id)):
                 raise InvalidInput(f"study {name!r} has spent its budget; a larger one lets it go on")
-            _write_state(db, study, state)
+            nothing_runs = state is StudyState.STOPPING and not spent(db, study.study_id).open
+            _write_state(db, study, StudyState.FINISHED if nothing_runs else state)
     return get_study(db, name)
 
 

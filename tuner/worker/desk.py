@@ -41,7 +41,9 @@ class StudyDesk:
             return claim
         history = self._reader.read(db)
         if claim.sampled:
-            own = next(trial for trial in history.running if trial.number == claim.held.number)
+            own = next((trial for trial in history.running if trial.number == claim.held.number), None)
+            if own is None:
+                return Refused(held=claim.held)  # the study was deleted just now
             point: Point = own.params
             trial = _Trial(curve=dict(own.intermediate_values), attributes=dict(own.system_attrs))
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -76,6 +75,6 @@ def _without_environment(url: str) -> str:
 
 
 def _watch_stdin(loop: EventLoop) -> None:
-    while sys.stdin.buffer.read(4096):
+    while os.read(0, 4096):  # sys.stdin would hold a lock when the interpreter ends
         pass
     loop.answer(Terminate())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
 from pathlib import Path
 
@@ -33,11 +32,15 @@ from tuner.worker.events import (
     Tick,
 )
 from tuner.worker.loop import EventLoop
-from tuner.worker.messages import EpochsDone, Finished, Message, Ready, StopTrial, Train, Unable
+from tuner.worker.messages import EpochsDone, Finished, Message, Ready, Unable
+from tuner.worker.slots import Slot, Work
 from tuner.worker.storage_thread import ClaimNext, Close, GiveBack, Renew, Report, StorageThread, Tell
 from tuner.worker.timing import DRAIN_SECONDS, EXIT_SECONDS, HEARTBEAT_SECONDS, IDLE_SECONDS
 
 log = logging.getLogger("tuner.worker")
+
+# What a child may say that is no fault of its trial.
+_MACHINE_FAULTS: dict[str, type[TunerError]] = {"ArtifactError": ArtifactError, "DataError": DataError}
 
 _EARLY_DEATHS = 3  # children that die, one after the other, before they are up: something is wrong here
 
@@ -47,27 +50,6 @@ class Ended(Enum):
 
     NOTHING_LEFT = auto()
     TERMINATED = auto()
-
-
-@dataclass
-class Work:
-    """A trial in a slot."""
-
-    held: Held
-    deaths: int
-    files: TrialArtifacts
-    releasing: bool = False  # told to leave a checkpoint and be given back
-    over: bool = False  # pruned, cancelled or lost: whatever its training still says is dropped
-
-
-@dataclass
-class Slot:
-    index: int
-    child: Child
-    up: bool = False  # the child said that it is ready
-    work: Work | None = None
-    asking: bool = False  # a claim is on its way
-    ask_at: float | None = None  # clock: when to ask again
 
 
 class Supervisor:
@@ -86,7 +68,7 @@ class Supervisor:
         self._terminated = False
         self._failure: Exception | None = None
         self._nothing_left = False
-        self._slots = [Slot(index=index, child=self._start_child(index)) for index in range(slots)]
+        self._slots = [Slot(index=index, child=self._child(index)) for index in range(slots)]
 
     def run(self) -> Ended:
         """Works until nothing is left to do or it is told to stop.
@@ -118,10 +100,10 @@ class Supervisor:
                 self._nothing_left = ended
             case Pruned(held=held, epoch=epoch):
                 log.info("trial %d pruned after epoch %d", held.number, epoch)
-                self._stop(held)
+                self._abandon(held)
             case Refused(held=held):
                 log.warning("trial %d was given to another worker, or deleted: this attempt ends", held.number)
-                self._stop(held)
+                self._abandon(held)
             case Renewed(states=states):
                 self._obey(states)
             case StorageFailed(error=error):
@@ -139,41 +121,28 @@ class Supervisor:
 
     def _begin(self, slot: Slot, claimed: Claimed) -> None:
         slot.asking = False
-        held, resume = claimed.claim.held, claimed.claim.checkpoint
+        held = claimed.claim.held
         files = TrialArtifacts(root=self._artifacts, study_id=held.study_id, trial_id=held.trial_id)
-        slot.work = Work(held=held, deaths=claimed.claim.deaths, files=files)
+        slot.work = work = Work(held=held, deaths=claimed.claim.deaths, files=files)
         if self._drain_until is not None:
-            self._give_back(slot, slot.work)
+            self._give_back(slot, work)
             return
         log.info("trial %d, attempt %d, in slot %d", held.number, held.attempt, slot.index)
-        files.sweep(held.attempt, resume)
-        slot.child.send(
-            Train(
-                trial_id=held.trial_id,
-                attempt=held.attempt,
-                number=held.number,
-                seed=claimed.seed,
-                config=claimed.config,
-                folder=str(files.attempt(held.attempt)),
-                resume=str(self._artifacts / resume) if resume else None,
-                log=str(files.log),
-            )
-        )
+        slot.begin(claimed, work)
 
     def _hear(self, slot: Slot, message: Message) -> None:
         match message, slot.work:
             case Ready(device=device), _:
                 slot.up, self._early_deaths = True, 0
                 log.info("slot %d on %s", slot.index, device)
-            case (EpochsDone() | Finished() | Unable()) as said, Work() as work if _of(said, work):
+            case (EpochsDone() | Finished() | Unable()) as said, Work() as work if work.is_meant_by(said):
                 self._hear_of(slot, work, said)
 
     def _hear_of(self, slot: Slot, work: Work, message: EpochsDone | Finished | Unable) -> None:
         match message:
             case EpochsDone(curve=curve, checkpoint=name):
                 if not work.over:
-                    folder = work.files.attempt(work.held.attempt)
-                    checkpoint = work.files.relative(folder / name) if name else None
+                    checkpoint = work.stored_checkpoint(name)
                     self._storage.post(Report(held=work.held, curve=curve, checkpoint=checkpoint))
             case Finished(outcome=None):
                 self._give_back(slot, work)
@@ -196,12 +165,10 @@ class Supervisor:
         if self._drain_until is None:
             self._ask(slot)
 
-    def _stop(self, held: Held) -> None:
-        """Ends a trial's training at its next step; what it still says is dropped."""
+    def _abandon(self, held: Held) -> None:
         for slot in self._slots:
             if slot.work is not None and slot.work.held == held:
-                slot.work.over = True
-                slot.child.send(StopTrial(trial_id=held.trial_id, attempt=held.attempt, after_epoch=False))
+                slot.abandon(slot.work)
 
     def _obey(self, states: Mapping[int, StudyState | None]) -> None:
         """What was decided about the studies elsewhere."""
@@ -212,27 +179,17 @@ class Supervisor:
             match states.get(work.held.study_id, StudyState.RUNNING):
                 case None:
                     log.warning("the study of trial %d was deleted", work.held.number)
-                    self._stop(work.held)
+                    slot.abandon(work)
                 case StudyState.CANCELLED:
-                    self._storage.post(
-                        Tell(held=work.held, outcome=Outcome.CANCELLED, reason="the study was cancelled", attributes={})
-                    )
-                    self._stop(work.held)
+                    reason = "the study was cancelled"
+                    self._storage.post(Tell(held=work.held, outcome=Outcome.CANCELLED, reason=reason, attributes={}))
+                    slot.abandon(work)
                 case StudyState.PAUSED:
-                    self._release(work)
-
-    def _release(self, work: Work) -> None:
-        """Has the child finish its epoch, leave a checkpoint and give the trial back."""
-        if not work.releasing:
-            work.releasing = True
-            index = next(slot.index for slot in self._slots if slot.work is work)
-            self._slots[index].child.send(
-                StopTrial(trial_id=work.held.trial_id, attempt=work.held.attempt, after_epoch=True)
-            )
+                    slot.release(work)
 
     # --- children ---------------------------------------------------------------------------------------------------
 
-    def _start_child(self, index: int) -> Child:
+    def _child(self, index: int) -> Child:
         return Child(self._device, index, self._hang_seconds)
 
     def _replace(self, slot: Slot, reason: str, *, hung: bool) -> None:
@@ -247,7 +204,7 @@ class Supervisor:
             self._early_deaths += 1
             if self._early_deaths >= _EARLY_DEATHS:
                 self._fail(WorkersFailed(f"{_EARLY_DEATHS} training processes died before they were up: {reason}"))
-        slot.up, slot.child = False, self._start_child(slot.index)
+        slot.up, slot.child = False, self._child(slot.index)
         if work is not None:
             self._free(slot)
 
@@ -293,8 +250,8 @@ class Supervisor:
         if self._drain_until is None:
             self._drain_until = time.monotonic() + DRAIN_SECONDS
         for slot in self._slots:
-            if slot.work is not None and not slot.work.over:
-                self._release(slot.work)
+            if slot.work is not None:
+                slot.release(slot.work)
 
     def _finished(self) -> bool:
         if self._at_once:
@@ -309,10 +266,3 @@ class Supervisor:
             slot.child.kill()
         self._storage.post(Close())
         self._storage.join(EXIT_SECONDS)
-
-
-_MACHINE_FAULTS: dict[str, type[TunerError]] = {"ArtifactError": ArtifactError, "DataError": DataError}
-
-
-def _of(message: EpochsDone | Finished | Unable, work: Work) -> bool:
-    return (message.trial_id, message.attempt) == (work.held.trial_id, work.held.attempt)

@@ -77,7 +77,8 @@ def test_etth1_baseline_is_the_published_one(real_settings: Settings) -> None:
     info = data.info(data.prepare(Etth1Data(), real_settings))
     assert (info.task, info.kind, info.input_shape, info.outputs) == ("forecast", "sequence", (96, 1), 24)
     assert (info.mean, info.std, info.target_feature) == (0.0, 1.0, 0)
-    assert info.baselines["repeat last (mse)"] == pytest.approx(0.0696, abs=5e-5)
+    assert info.baselines["validation"]["repeat last (mse)"] == pytest.approx(0.0696, abs=5e-5)
+    assert info.baselines["test"]["repeat last (mse)"] == pytest.approx(0.0343, abs=5e-5)
     assert info.sizes == {"train": 8521, "validation": 2857, "test": 2857}
 
 

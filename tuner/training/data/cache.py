@@ -127,7 +127,7 @@ def _write(dataset: Dataset, folder: Path) -> None:
         std=dataset.std,
         sizes={name: len(dataset.parts[name].inputs) for name in PARTS},
         target_feature=dataset.target_feature,
-        baselines=dict(dataset.baselines),
+        baselines=dataset.baselines,
         digest=hashlib.sha256(_sums(folder, ARRAYS).encode()).hexdigest(),
     )
     (folder / INFO).write_text(json.dumps(asdict(record), indent=2) + "\n")

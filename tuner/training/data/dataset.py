@@ -13,6 +13,7 @@ from tuner.errors import DataError
 from tuner.spec.config import Kind, Task
 
 PartName = Literal["train", "validation", "test"]
+Baselines = Mapping[PartName, Mapping[str, float]]
 PARTS: tuple[PartName, ...] = ("train", "validation", "test")
 MAX_BYTES = 8 * 2**30  # of all prepared arrays together: more is a slip in the configuration, not a data set
 CHUNK = 4096  # examples widened to float64 at a time
@@ -35,7 +36,7 @@ class Dataset:
     mean: float  # of the training inputs
     std: float
     target_feature: int | None = None
-    baselines: Mapping[str, float] = field(default_factory=dict)
+    baselines: Baselines = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,7 @@ class DataInfo:
     std: float
     sizes: dict[str, int]  # examples in train, validation and test
     target_feature: int | None  # forecasts: index of the target column among the inputs, None where it is not an input
-    baselines: dict[str, float]  # validation scores of methods without training, e.g. {"repeat last (mse)": 0.0696}
+    baselines: Baselines  # scores of methods without training, by part: {"validation": {"repeat last (mse)": 0.0696}}
     digest: str  # sha256 of the prepared arrays
 
 

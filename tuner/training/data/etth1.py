@@ -50,7 +50,10 @@ def build(config: Etth1Data, settings: Settings) -> Dataset:
         mean=0.0,
         std=1.0,
         target_feature=config.inputs.index(config.target) if config.target in config.inputs else None,
-        baselines=_repeat_last(target, config),
+        baselines={
+            "validation": _repeat_last(target, config, "validation"),
+            "test": _repeat_last(target, config, "test"),
+        },
     )
 
 
@@ -70,9 +73,9 @@ def _windows(features: NDArray[np.float32], target: NDArray[np.float32], config:
     return Part(inputs=inputs.transpose(0, 2, 1), targets=targets)
 
 
-def _repeat_last(target: NDArray[np.float32], config: Etth1Data) -> dict[str, float]:
-    """Validation scores of forecasting the last value seen, for every hour of the horizon."""
-    start, end = HOURS["validation"]
+def _repeat_last(target: NDArray[np.float32], config: Etth1Data, part: PartName) -> dict[str, float]:
+    """Scores of forecasting the last value seen, for every hour of the horizon."""
+    start, end = HOURS[part]
     truth = sliding_window_view(target[start:end], config.horizon).astype(np.float64)
     last = target[start - 1 : end - config.horizon, np.newaxis]
     return {
