@@ -116,14 +116,14 @@ def test_the_history_changes_nothing_for_methods_that_do_not_learn(method: Metho
 
 class TestGrid:
     def test_every_point_comes_once(self) -> None:
-        size = len(Grid(SPACE))
+        size = Grid(SPACE).size
         empty = History(direction="maximize")
         points = {tuple(SAMPLERS["grid"](SPACE, empty, 5, number).items()) for number in range(size)}
         assert len(points) == size == (3 + 9 + 27) * (4 + 2 * 3) * 3 * 2
 
     def test_beyond_the_last_point_there_is_none(self) -> None:
         with pytest.raises(IndexError):
-            SAMPLERS["grid"](SPACE, History(direction="maximize"), 0, len(Grid(SPACE)))
+            SAMPLERS["grid"](SPACE, History(direction="maximize"), 0, Grid(SPACE).size)
 
     @pytest.mark.parametrize("size", [1, 2, 3, 64, 65, 1000])
     def test_the_order_is_a_permutation(self, size: int) -> None:

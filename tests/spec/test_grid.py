@@ -82,7 +82,7 @@ def test_a_conditional_grid_has_each_point_of_the_space_once(seed: int) -> None:
     found = [tuple(grid.point(index).items()) for index in range(grid.size)]
     assert len(found) == len(set(found))
     assert set(found) == set(expected)
-    assert len(grid) == len(expected)
+    assert grid.size == len(expected)
 
 
 def test_the_example_with_cases_and_layers_counts_as_walking_does(read) -> None:
@@ -117,7 +117,7 @@ def test_a_grid_of_astronomic_size_is_counted_and_indexed_at_once(read) -> None:
 
 def test_a_space_without_parameters_is_one_point() -> None:
     grid = Grid(Space(entries=(Constant(path="model.family", value="cnn"),)))
-    assert (len(grid), grid.point(0)) == (1, {})
+    assert (grid.size, grid.point(0)) == (1, {})
     for outside in (-1, 1):
         with pytest.raises(IndexError):
             grid.point(outside)

@@ -40,6 +40,8 @@ def test_right_files_are_valid(validator, file: Path) -> None:
         "training.batch_size={low: 1, high: 2, each: model.layers}",
         "model.channels={low: 1, high: 2, each: model.blocks}",
         "model.family=rnnn",
+        "model={kernel: 3}",
+        "data={points: 500}",
         "search.pruner=medain",
         "budget.trials=0",
         "study=a b",
@@ -69,4 +71,4 @@ def test_every_knob_is_described_where_its_declaration_is() -> None:
     momentum = definitions["TrainingConfig"]["properties"]["momentum"]
     assert momentum["description"] == "sgd and rmsprop only"
     assert momentum["default"] == 0.0
-    assert definitions["learning_rate_range"]["properties"]["low"]["exclusiveMinimum"] == 0.0
+    assert definitions["TrainingConfig_learning_rate_range"]["properties"]["low"]["exclusiveMinimum"] == 0.0

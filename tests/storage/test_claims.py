@@ -24,8 +24,8 @@ def make_study(db: Database, *, epochs: int = 10, **budget: float) -> int:
         WITH made AS (INSERT INTO studies (study_name) VALUES (%(name)s) RETURNING study_id),
         direction AS (INSERT INTO study_directions (direction, study_id, objective)
             SELECT 'MAXIMIZE', study_id, 0 FROM made)
-        INSERT INTO tuner.study (study_id, document, digest, budget, epochs, versions)
-        SELECT study_id, '{}', '', %(budget)s, %(epochs)s, '{}' FROM made RETURNING study_id""",
+        INSERT INTO tuner.study (study_id, document, budget, epochs, versions)
+        SELECT study_id, '{}', %(budget)s, %(epochs)s, '{}' FROM made RETURNING study_id""",
         name=f"study-{uuid4().hex[:8]}",
         budget=budget,
         epochs=epochs,

@@ -10,8 +10,8 @@ from tuner.storage.connection import Database
 def make_study(db: Database, name: str) -> int:
     (row,) = db.execute(
         "WITH made AS (INSERT INTO public.studies (study_name) VALUES (%(name)s) RETURNING study_id) "
-        "INSERT INTO tuner.study (study_id, document, digest, budget, epochs, versions) "
-        "SELECT study_id, '{}', '', '{}', 1, '{}' FROM made RETURNING study_id",
+        "INSERT INTO tuner.study (study_id, document, budget, epochs, versions) "
+        "SELECT study_id, '{}', '{}', 1, '{}' FROM made RETURNING study_id",
         name=name,
     )
     return int(row.study_id)

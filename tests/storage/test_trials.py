@@ -31,8 +31,8 @@ def study(db: Database) -> StudyRecord:
         "WITH made AS (INSERT INTO public.studies (study_name) VALUES ('digits') RETURNING study_id), "
         "direction AS (INSERT INTO public.study_directions (study_id, objective, direction) "
         "SELECT study_id, 0, 'MAXIMIZE' FROM made) "
-        "INSERT INTO tuner.study (study_id, document, digest, budget, epochs, versions) "
-        "SELECT study_id, '{}', '', '{}', 9, '{}' FROM made"
+        "INSERT INTO tuner.study (study_id, document, budget, epochs, versions) "
+        "SELECT study_id, '{}', '{}', 9, '{}' FROM made"
     )
     return get_study(db, "digits")
 

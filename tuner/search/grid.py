@@ -19,9 +19,9 @@ def propose(space: Space, history: History, seed: int, number: int) -> Point:
     Raises IndexError where the number is not below the size of the grid.
     """
     grid = Grid(space)
-    if not 0 <= number < len(grid):
-        raise IndexError(f"trial {number} is outside the grid of {len(grid)} points")
-    return grid.point(permuted(number, len(grid), seed))
+    if not 0 <= number < grid.size:
+        raise IndexError(f"trial {number} is outside the grid of {grid.size} points")
+    return grid.point(permuted(number, grid.size, seed))
 
 
 def permuted(index: int, size: int, seed: int) -> int:

@@ -56,9 +56,6 @@ class Grid:
         """Points in all; 0 where a parameter is unlisted. Unlike `len` it may be beyond 2^63."""
         return self._counts[0][State()]
 
-    def __len__(self) -> int:
-        return self.size
-
     def point(self, index: int) -> Point:
         """Raises IndexError outside of 0 to `size` - 1."""
         if not 0 <= index < self.size:

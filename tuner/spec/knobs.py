@@ -91,16 +91,22 @@ class Alternative(Record):
 
 
 class ValueKnob(Alternative):
+    """A value on a condition."""
+
     tag = "<value>"
     value: Any
 
 
 class ChoicesKnob(Alternative):
+    """A list of values to search among."""
+
     tag = "<choices>"
     choices: tuple[Any, ...] = Field(min_length=1, description="the values to search among")
 
 
 class RangeKnob(Alternative):
+    """A range of numbers to search in."""
+
     tag = "<range>"
     low: Any = Field(description="the smallest value")
     high: Any = Field(description="the largest value, itself included")
@@ -112,16 +118,22 @@ class RangeKnob(Alternative):
 
 
 class IntRangeKnob(RangeKnob):
+    """A range of whole numbers to search in."""
+
     step: PositiveInt | None = Field(None, description=_STEP)
 
 
 class FloatRangeKnob(RangeKnob):
+    """A range of real numbers to search in."""
+
     step: PositiveFloat | None = Field(None, description=_STEP)
 
 
 def searchable(record: type[Record], section: str) -> type[Record]:
     """The record as the study file's `section` takes it."""
-    fields: dict[str, Any] = {name: _field(name, field, section) for name, field in record.model_fields.items()}
+    fields: dict[str, Any] = {
+        name: _field(f"{record.__name__}_{name}", field, section) for name, field in record.model_fields.items()
+    }
     return create_model(record.__name__, __base__=record, __module__=__name__, __doc__=record.__doc__, **fields)
 
 

@@ -12,7 +12,13 @@ from tuner.spec.study_file import StudyFile
 
 class _Schema(GenerateJsonSchema):
     def generate(self, schema: CoreSchema, mode: JsonSchemaMode = "validation") -> dict[str, Any]:
-        return {"$schema": self.schema_dialect, **super().generate(schema, mode)}
+        generated = {"$schema": self.schema_dialect, **super().generate(schema, mode)}
+        for record in generated["$defs"].values():
+            for name, key in record["properties"].items():
+                if "const" in key:  # it tells one record from another: a file cannot do without
+                    del key["default"]
+                    record["required"] = [name, *record.get("required", [])]
+        return generated
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False  # "Learning Rate" says no more than its key

@@ -51,7 +51,6 @@ class StudyRecord:
     study_id: int
     name: str
     document: Mapping[str, Any]  # the study file, defaults filled in
-    digest: str  # of the document without its budget
     budget: BudgetConfig
     epochs: int  # of a trial
     state: StudyState
@@ -90,7 +89,6 @@ def create_study(db: Database, spec: StudySpec, versions: Mapping[str, Any]) -> 
         name=spec.name,
         direction=spec.objective.direction.upper(),
         document=spec.document,
-        digest=spec.digest(),
         budget=spec.budget.model_dump(mode="json"),
         epochs=spec.epochs,
         versions=versions,
@@ -236,7 +234,6 @@ def _record(row: Row) -> StudyRecord:
         study_id=row.study_id,
         name=row.study_name,
         document=row.document,
-        digest=row.digest,
         budget=BudgetConfig.model_validate(row.budget),
         epochs=row.epochs,
         state=StudyState(row.state),
@@ -247,7 +244,8 @@ def _record(row: Row) -> StudyRecord:
 
 
 def _check_contents(study: StudyRecord, spec: StudySpec) -> None:
-    if study.digest != spec.digest():
+    # Made anew of what is stored: a later tuner may know more defaults than the one that stored it.
+    if study.spec.digest() != spec.digest():
         raise StudyChanged(_changed(study, spec))
     if study.state is StudyState.CANCELLED:
         raise InvalidInput(

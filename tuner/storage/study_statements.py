@@ -12,8 +12,8 @@ WITH made AS (
     INSERT INTO public.study_directions (study_id, objective, direction)
     SELECT study_id, 0, %(direction)s::public.studydirection FROM made
 )
-INSERT INTO tuner.study (study_id, document, digest, budget, epochs, versions)
-SELECT study_id, %(document)s, %(digest)s, %(budget)s, %(epochs)s, %(versions)s FROM made
+INSERT INTO tuner.study (study_id, document, budget, epochs, versions)
+SELECT study_id, %(document)s, %(budget)s, %(epochs)s, %(versions)s FROM made
 RETURNING study_id"""
 
 GET = """

@@ -11,7 +11,6 @@ TABLES = """
 CREATE TABLE tuner.study (
     study_id        int PRIMARY KEY REFERENCES public.studies (study_id) ON DELETE CASCADE,
     document        jsonb NOT NULL,                     -- the study file, defaults filled in
-    digest          text NOT NULL,                      -- of the document without its budget
     budget          jsonb NOT NULL,
     epochs          int NOT NULL,
     state           text NOT NULL DEFAULT 'running',
