@@ -18,7 +18,7 @@ RUN useradd --uid 10001 --create-home tuner \
 WORKDIR /opt/tuner
 
 # The dependencies alone, so that a change of code does not download PyTorch again.
-COPY pyproject.toml README.md ./
+COPY pyproject.toml README.md LICENSE ./
 COPY tuner/__init__.py tuner/
 RUN --mount=type=cache,target=/root/.cache/pip pip install --extra-index-url "$TORCH_INDEX" .
 

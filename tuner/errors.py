@@ -46,7 +46,7 @@ class StudyChanged(InvalidInput):
 
 
 class NotFound(TunerError):
-    """No study, trial, comparison or file of that name."""
+    """No study, trial, comparison or data set of that name."""
 
     exit_code = 3
 

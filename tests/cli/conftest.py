@@ -2,72 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from tests.cli.site import TINY, Cli, Done, Site, site
 from tuner.cli.main import run
 from tuner.storage.connection import Database
 from tuner.storage.url import parse
-
-# Four trials of three epochs, each a few hundredths of a second.
-TINY = """\
-study: tiny
-data: {name: spiral, points: 200}
-model: {family: mlp, layers: {low: 1, high: 2}, units: {choices: [8, 16]}}
-training: {epochs: 3, batch_size: 32, learning_rate: {low: 1.0e-3, high: 1.0e-1, log: true, points: 3}}
-search: {method: random, seed: 0}
-budget: {trials: 4}
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Done:
-    """What a command did."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """A database and folders of their own, and commands as processes that use them."""
-
-    environment: dict[str, str]
-    artifacts: Path
-
-    @property
-    def url(self) -> str:
-        return self.environment["TUNER_DATABASE_URL"]
-
-    def start(self, *arguments: object, **options: Any) -> subprocess.Popen[str]:
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        command = [sys.executable, "-m", "tuner", *map(str, arguments)]
-        return subprocess.Popen(command, text=True, env=self.environment, **pipes)
-
-    def run(self, *arguments: object) -> Done:
-        process = self.start(*arguments)
-        out, err = process.communicate(timeout=120)
-        return Done(code=process.returncode, out=out, err=err)
-
-
-def site(url: str, home: Path) -> Site:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("TUNER_")}
-    environment |= {"TUNER_DATABASE_URL": url, "TUNER_HOME": str(home)}
-    return Site(environment=environment, artifacts=home / "artifacts")
 
 
 @pytest.fixture
@@ -83,7 +28,7 @@ def spec_file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cli(here: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+def cli(here: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Runs a command in this process."""
     return _in_process(here, monkeypatch, capsys)
 
@@ -105,16 +50,12 @@ def trained(database_server: str, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.fixture
-def look(
-    trained: tuple[Site, Done], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Done]:
+def look(trained: tuple[Site, Done], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Runs a command in this process where the study `tiny` has been trained."""
     return _in_process(trained[0], monkeypatch, capsys)
 
 
-def _in_process(
-    where: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Done]:
+def _in_process(where: Site, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     for name in ("TUNER_ARTIFACTS", "TUNER_DATA"):
         monkeypatch.delenv(name, raising=False)
     for name in ("TUNER_DATABASE_URL", "TUNER_HOME"):

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
+from torch.optim import Optimizer
+
+from tests.cli.site import Cli, Site
+from tuner.cli.advice import MOMENTUM_OPTIMIZERS
+from tuner.spec.config import TrainingConfig
+from tuner.training.optimizers import OPTIMIZERS
 
 
-def test_what_a_file_means(here: Any, spec_file: Path) -> None:
+def test_what_a_file_means(here: Site, spec_file: Path) -> None:
     here.environment["TUNER_DATABASE_URL"] = "postgresql://127.0.0.1:9/nowhere"
     done = here.run("check", spec_file, "--slots", 2, "--set", "budget.trials=1000", "--format", "json")
     assert done.code == 0, done.err
     said = done.json
-    assert (said["knobs"], said["grid_points"], said["no_grid_for"]) == (3, 12, [])
+    assert (said["searched_parameters"], said["grid_points"], said["no_grid_for"]) == (3, 12, [])
     assert said["data"]["name"] == "spiral"
     assert (said["data"]["train"], said["data"]["validation"], said["data"]["test"]) == (100, 50, 50)
     # one layer of 8: 2 * 8 + 8 and 8 * 2 + 2; two of 16: 2 * 16 + 16, 16 * 16 + 16 and 16 * 2 + 2
@@ -23,7 +31,7 @@ def test_what_a_file_means(here: Any, spec_file: Path) -> None:
     assert estimate["study_seconds"] == pytest.approx(500 * estimate["trial_seconds"])
 
 
-def test_corners_that_cannot_be_built_and_ranges_without_a_grid_are_named(here: Any, spec_file: Path) -> None:
+def test_corners_that_cannot_be_built_and_ranges_without_a_grid_are_named(here: Site, spec_file: Path) -> None:
     spec_file.write_text("""\
 study: corners
 data: {name: digits}
@@ -34,10 +42,61 @@ budget: {seconds: 60}
     done = here.run("check", spec_file)
     assert done.code == 0, done.err
     assert "layers: 8" in done.out
-    assert "no grid for       learning_rate" in done.out
+    (line,) = [line for line in done.out.splitlines() if line.startswith("no grid for")]
+    assert line.split()[-1] == "learning_rate"
 
 
-def test_faults_are_told_as_by_launch(cli: Any, spec_file: Path) -> None:
+def test_the_table_says_what_there_is_to_say(cli: Cli, spec_file: Path) -> None:
+    out = cli("check", spec_file, "--slots", 1, "--device", "cpu").out
+    for absent in ("no grid for", "infeasible", "baselines", "warnings", " -\n"):
+        assert absent not in out
+    (time,) = [line for line in out.splitlines() if line.startswith("time ")]
+    assert re.search(r" a trial: .* s; the study: at most .* s with 1 slot, on cpu, if nothing is pruned$", time)
+
+
+def test_a_knob_with_a_value_for_each_layer_is_one_parameter(cli: Cli, spec_file: Path) -> None:
+    each = "{each: model.layers, choices: [8, 16]}"
+    done = cli("check", spec_file, "--set", f"model.units={each}", "--format", "json")
+    assert done.json["searched_parameters"] == 3
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["search.pruner={name: median, min_epochs: 30}"], "median never prunes: min_epochs 30, trials have 3 epochs"),
+        (["search.pruner=median"], "median never prunes: startup_trials 5, the budget has 4 trials"),
+        (["training.momentum={low: 0.0, high: 0.9}"], "training.momentum has no effect: only rmsprop and sgd use it"),
+        (["training.momentum=0.9", "training.optimizer={choices: [adam, adamw]}"], "training.momentum has no effect"),
+        (["training.momentum=0.9", "training.optimizer={choices: [adam, sgd]}"], None),
+        (["search.pruner={name: median, min_epochs: 3, startup_trials: 3}"], None),
+    ],
+)
+def test_what_can_have_no_effect_is_told(cli: Cli, spec_file: Path, overrides: list[str], says: str | None) -> None:
+    settings = [word for override in overrides for word in ("--set", override)]
+    told = cli("check", spec_file, *settings, "--format", "json").json["warnings"]
+    assert [says in line for line in told] == [True] if says else told == []
+    launched = cli("launch", spec_file, *settings, "--workers", 0).err
+    assert ("warning: " in launched) is bool(says)
+
+
+def test_momentum_is_what_these_optimizers_have() -> None:
+    assert {name for name, build in OPTIMIZERS.items() if _has_momentum(build)} == MOMENTUM_OPTIMIZERS
+
+
+def _has_momentum(build: Callable[..., Optimizer]) -> bool:
+    weight = torch.nn.Parameter(torch.zeros(1))
+    return "momentum" in build([weight], TrainingConfig(momentum=0.5), False).defaults
+
+
+def test_a_device_that_is_not_there_is_told(cli: Cli, spec_file: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    done = cli("check", spec_file, "--device", "cuda")
+    assert (done.code, done.out) == (1, "")
+    assert "no CUDA device" in done.err
+
+
+def test_faults_are_told_as_by_launch(cli: Cli, spec_file: Path) -> None:
     spec_file.write_text(spec_file.read_text().replace("layers", "leyers").replace("name: spiral", "name: spirals"))
     done = cli("check", spec_file)
     assert (done.code, done.out) == (2, "")

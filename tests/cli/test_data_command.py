@@ -15,7 +15,7 @@ from tuner.settings import read_settings
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
     settings = read_settings({"TUNER_HOME": str(tmp_path / "home"), "TUNER_DATA": str(tmp_path / "data")})
-    return Context(settings=settings, quiet=False, verbosity=0, database=None)
+    return Context(settings=settings, quiet=False, verbose=False, database=None)
 
 
 def run(context: Context, *arguments: str) -> Result:

@@ -14,6 +14,7 @@ from uuid import uuid4
 import psutil
 import pytest
 
+from tests.cli.site import Cli, Done, Site
 from tuner.states import Outcome, StudyState, TrialState
 from tuner.storage import claims
 from tuner.storage.connection import Database
@@ -43,7 +44,7 @@ def training(db: Database) -> list[int]:
 
 
 @pytest.fixture
-def slow(here: Any, spec_file: Path, db: Database) -> Iterator[subprocess.Popen[str]]:
+def slow(here: Site, spec_file: Path, db: Database) -> Iterator[subprocess.Popen[str]]:
     """A launch whose two slots train."""
     launch = here.start("launch", spec_file, *SLOW, "--format", "json")
     wait_for(lambda: launch.poll() is not None or (list_studies(db) and len(training(db)) == 2))
@@ -57,7 +58,7 @@ def slow(here: Any, spec_file: Path, db: Database) -> Iterator[subprocess.Popen[
     assert not alive
 
 
-def test_the_result_is_one_object_on_stdout(trained: Any, look: Any) -> None:
+def test_the_result_is_one_object_on_stdout(trained: tuple[Site, Done], look: Cli) -> None:
     done = trained[1]
     assert done.code == 0, done.err
     result = done.json
@@ -70,7 +71,7 @@ def test_the_result_is_one_object_on_stdout(trained: Any, look: Any) -> None:
     assert 0 < result["seconds"] == pytest.approx(sum(trial["seconds"] for trial in listed), abs=0.001)
 
 
-def test_progress_and_commands_to_paste_are_on_stderr(trained: Any) -> None:
+def test_progress_and_commands_to_paste_are_on_stderr(trained: tuple[Site, Done]) -> None:
     err = trained[1].err
     assert "created, 4 trials of at most 3 epochs" in err
     for command in ("worker start tiny", "study watch tiny", "study stop tiny", "launch ", "dashboard"):
@@ -80,7 +81,7 @@ def test_progress_and_commands_to_paste_are_on_stderr(trained: Any) -> None:
     assert all("  complete  " in line and "/3  " in line and "learning_rate " in line for line in lines)
 
 
-def test_a_finished_study_is_summed_up_at_once(trained: Any, look: Any, spec_file: Path) -> None:
+def test_a_finished_study_is_summed_up_at_once(trained: tuple[Site, Done], look: Cli, spec_file: Path) -> None:
     logs = trained[0].artifacts / "workers"
     before = list(logs.iterdir())
     done = look("launch", spec_file)
@@ -88,10 +89,12 @@ def test_a_finished_study_is_summed_up_at_once(trained: Any, look: Any, spec_fil
     assert "ended, 4 of 4 trials done" in done.err
     assert "4: 4 complete, 0 pruned, 0 failed" in done.out
     assert "tuner trial export tiny best" in done.out
+    assert "worker start" not in done.err
+    assert "study stop" not in done.err
     assert list(logs.iterdir()) == before
 
 
-def test_a_larger_budget_goes_on_where_the_study_stopped(here: Any, cli: Any, spec_file: Path, db: Database) -> None:
+def test_a_larger_budget_goes_on_where_the_study_stopped(here: Site, cli: Cli, spec_file: Path, db: Database) -> None:
     cli("launch", spec_file, "--trials", 2, "--workers", 0)
     study, worker = get_study(db, "tiny"), uuid4()
     register(db, worker, host="there", pid=1, device="cpu", slots=1, version="1")
@@ -107,7 +110,27 @@ def test_a_larger_budget_goes_on_where_the_study_stopped(here: Any, cli: Any, sp
     assert "4: 2 complete, 0 pruned, 2 failed (2 crashed)" in summary
 
 
-def test_workers_0_makes_the_study_and_starts_nothing(cli: Any, here: Any, spec_file: Path, db: Database) -> None:
+def test_a_paused_study_goes_on(here: Site, cli: Cli, spec_file: Path) -> None:
+    cli("launch", spec_file, "--workers", 0)
+    cli("study", "pause", "tiny")
+    done = here.run("launch", spec_file, "--slots", 1, "--device", "cpu", "--format", "json")
+    assert (done.code, done.json["state"]) == (0, "finished"), done.err
+    assert "goes on, 0 of 4 trials done" in done.err
+
+
+def test_workers_are_as_loud_as_their_launcher(here: Site, spec_file: Path) -> None:
+    def log(loudness: str) -> str:
+        name = loudness.strip("-")
+        launched = here.run(loudness, "launch", spec_file, "--trials", 1, "--name", name, "--slots", 1)
+        assert launched.code == 0, launched.err
+        newest = max((here.artifacts / "workers").iterdir(), key=lambda file: file.stat().st_mtime)
+        return newest.read_text()
+
+    assert "trial 0 trained epoch 3" in log("--verbose")
+    assert log("--quiet") == ""
+
+
+def test_workers_0_makes_the_study_and_starts_nothing(cli: Cli, here: Site, spec_file: Path, db: Database) -> None:
     done = cli("launch", spec_file, "--workers", 0, "--name", "other", "--format", "json")
     assert (done.code, done.json["state"], done.json["best"]) == (0, "running", None)
     assert get_study(db, "other").state is StudyState.RUNNING
@@ -115,7 +138,7 @@ def test_workers_0_makes_the_study_and_starts_nothing(cli: Any, here: Any, spec_
     assert list_workers(db, ended=True) == []
 
 
-def test_a_changed_file_is_refused_with_the_difference(cli: Any, spec_file: Path, db: Database) -> None:
+def test_a_changed_file_is_refused_with_the_difference(cli: Cli, spec_file: Path, db: Database) -> None:
     cli("launch", spec_file, "--workers", 0)
     before = get_study(db, "tiny")
     done = cli("launch", spec_file, "--workers", 0, "--set", "training.epochs=9", "--trials", 50)
@@ -126,19 +149,22 @@ def test_a_changed_file_is_refused_with_the_difference(cli: Any, spec_file: Path
     assert get_study(db, "tiny") == before
 
 
-def test_a_budget_below_what_was_begun_is_refused(look: Any, spec_file: Path) -> None:
+def test_a_budget_below_what_was_begun_is_refused(look: Cli, spec_file: Path) -> None:
     done = look("launch", spec_file, "--trials", 3)
     assert done.code == 2
     assert "4 trials were started" in done.err
 
 
 def test_all_faults_are_told_before_the_database_is_touched(
-    cli: Any, spec_file: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, spec_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TUNER_DATABASE_URL", "postgresql://127.0.0.1:9/nowhere")
     spec_file.write_text(spec_file.read_text().replace("units", "unitz").replace("seed: 0", "seed: x"))
     done = cli("launch", spec_file, "--trials", 0)
     assert (done.code, done.out) == (2, "")
+    done = cli("launch", spec_file, "--trials", 5_000_000)
+    assert done.code == 2
+    assert done.err == "tuner: --trials: 5000000 is out of bounds; it must be at most 1,000,000\n"
     done = cli("launch", spec_file)
     assert done.code == 2
     assert len(done.err.splitlines()) == 2
@@ -147,7 +173,7 @@ def test_all_faults_are_told_before_the_database_is_touched(
 
 
 @pytest.mark.parametrize("options", [("--slots", 10_000), ("--workers", 5_000), ("--workers", 100, "--slots", 100)])
-def test_more_workers_than_sense_are_refused(cli: Any, spec_file: Path, db: Database, options: tuple[Any, ...]) -> None:
+def test_more_workers_than_sense_are_refused(cli: Cli, spec_file: Path, db: Database, options: tuple[Any, ...]) -> None:
     done = cli("launch", spec_file, *options)
     assert done.code == 2
     assert "too many at once for the" in done.err
@@ -163,7 +189,7 @@ def test_more_workers_than_sense_are_refused(cli: Any, spec_file: Path, db: Data
     ],
 )
 def test_a_grid_says_how_much_of_it_the_budget_covers(
-    cli: Any, spec_file: Path, db: Database, options: tuple[Any, ...], words: str
+    cli: Cli, spec_file: Path, db: Database, options: tuple[Any, ...], words: str
 ) -> None:
     spec_file.write_text(spec_file.read_text().replace("budget: {trials: 4}", ""))
     done = cli("launch", spec_file, "--workers", 0, "--set", "search.method=grid", *options)
@@ -172,13 +198,13 @@ def test_a_grid_says_how_much_of_it_the_budget_covers(
     assert get_study(db, "tiny").budget.trials == int(words.split()[0])
 
 
-def test_quiet_prints_the_result_alone(cli: Any, spec_file: Path) -> None:
+def test_quiet_prints_the_result_alone(cli: Cli, spec_file: Path) -> None:
     done = cli("-q", "launch", spec_file, "--workers", 0, "--format", "json")
     assert done.err == ""
     assert done.json["study"] == "tiny"
 
 
-def test_ctrl_c_gives_back_what_ran(slow: subprocess.Popen[str], db: Database, here: Any) -> None:
+def test_ctrl_c_gives_back_what_ran(slow: subprocess.Popen[str], db: Database, here: Site) -> None:
     slow.send_signal(signal.SIGINT)
     out, err = slow.communicate(timeout=60)
     assert slow.returncode == 130
@@ -200,7 +226,7 @@ def test_workers_do_not_outlive_a_launcher_that_is_killed(slow: subprocess.Popen
     assert {trial.state for trial in trials(db)} == {TrialState.WAITING}
 
 
-def test_a_launch_fails_when_its_workers_are_gone(slow: subprocess.Popen[str], db: Database, here: Any) -> None:
+def test_a_launch_fails_when_its_workers_are_gone(slow: subprocess.Popen[str], db: Database, here: Site) -> None:
     (worker,) = list_workers(db)
     os.kill(worker.pid, signal.SIGKILL)
     out, err = slow.communicate(timeout=60)
@@ -210,7 +236,7 @@ def test_a_launch_fails_when_its_workers_are_gone(slow: subprocess.Popen[str], d
     assert f"tuner: a worker was killed by SIGKILL: {log.read_text().splitlines()[-1]} (log: {log})" in err
 
 
-def test_detached_workers_go_on_until_the_study_ends(here: Any, cli: Any, spec_file: Path, db: Database) -> None:
+def test_detached_workers_go_on_until_the_study_ends(here: Site, cli: Cli, spec_file: Path, db: Database) -> None:
     done = here.run("launch", spec_file, *SLOW, "--detach", "--format", "json")
     assert (done.code, done.json["state"]) == (0, "running")
     assert f"log: {next((here.artifacts / 'workers').iterdir())}" in done.err

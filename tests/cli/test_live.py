@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tests.cli.site import Done, Site
 from tuner.cli.live import PlainView, open_view
 from tuner.cli.live_view import line, render
 from tuner.cli.snapshot import Snapshot, SnapshotReader
@@ -102,6 +103,7 @@ def test_a_study_before_its_first_trial() -> None:
     lines = drawn(snapshot(ended=0, running=0))
     assert lines[-1] == "waiting for a worker"
     assert "left" not in "".join(lines)
+    assert drawn(snapshot(ended=0, running=0, awaited="the worker is starting"))[-1] == "the worker is starting"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,7 @@ def test_old_trials_are_passed_over_where_they_are_known(monkeypatch: pytest.Mon
     assert [line[:7] for line in stream.getvalue().splitlines()] == ["trial 3"]
 
 
-def test_a_reader_reads_each_finished_trial_once(trained: Any) -> None:
+def test_a_reader_reads_each_finished_trial_once(trained: tuple[Site, Done]) -> None:
     with Database(trained[0].url) as db:
         reader = SnapshotReader(db, "tiny")
         first, second = reader.look(), reader.look()

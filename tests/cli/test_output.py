@@ -2,6 +2,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
@@ -155,15 +156,34 @@ def test_times_are_shown_in_the_readers_zone() -> None:
     assert show(time) == time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def test_a_terminal_gets_the_table_by_rich() -> None:
-    """In a terminal of its own: names with brackets stay whole, and the heading is bold."""
-    script = "from tuner.cli.output import emit; emit([{'knob': 'learning_rate[sgd]'}], ['knob'], 'table')"
+def on_a_terminal(rows: str, columns: str, width: int) -> str:
+    """What a terminal of its own gets."""
+    script = f"from tuner.cli.output import emit; emit({rows}, {columns}, 'table')"
     master, slave = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": str(width)}
     environment.pop("NO_COLOR", None)
     subprocess.run([sys.executable, "-c", script], stdout=slave, check=True, env=environment)
     os.close(slave)
     text = os.read(master, 10_000).decode()
     os.close(master)
+    return text
+
+
+def test_a_terminal_gets_the_table_by_rich() -> None:
+    """Names with brackets stay whole, and the heading is bold."""
+    text = on_a_terminal("[{'knob': 'learning_rate[sgd]'}]", "['knob']", 80)
     assert "learning_rate[sgd]" in text
     assert "\x1b[1m" in text
+
+
+@pytest.mark.parametrize(("width", "cut"), [(80, True), (140, False)])
+def test_a_row_is_a_line_of_the_terminal_and_its_longest_cell_gives_way(width: int, cut: bool) -> None:
+    params = {f"knob_{number}": 0.001 * number for number in range(6)}
+    rows = [{"number": n, "state": "COMPLETE", "value": 0.98, "seconds": 65, "params": params} for n in (7, 8)]
+    text = on_a_terminal(repr(rows), "['number', 'state', 'value', 'seconds', 'params']", width)
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
+    assert len(lines) == 3
+    for line in lines[1:]:
+        assert line.split()[1:6] == ["COMPLETE", "0.98", "1", "m", "05"]
+        assert len(line) <= width
+        assert line.rstrip().endswith("…") is cut

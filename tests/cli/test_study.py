@@ -6,11 +6,11 @@ import contextlib
 import os
 import pty
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from tests.cli.site import Cli, Done, Site
 from tuner.states import Outcome, StudyState
 from tuner.storage import claims, workers
 from tuner.storage.claims import Claim, Ending, Progress
@@ -19,7 +19,7 @@ from tuner.storage.studies import get_study, list_studies
 
 
 @pytest.fixture
-def study(cli: Any, spec_file: Path, db: Database) -> int:
+def study(cli: Cli, spec_file: Path, db: Database) -> int:
     """A study that nobody works on."""
     assert cli("launch", spec_file, "--workers", 0).code == 0
     return get_study(db, "tiny").study_id
@@ -37,7 +37,7 @@ def claim(db: Database, study: int) -> Claim:
     return held
 
 
-def test_show_says_what_is_to_be_done_next(cli: Any, study: int, db: Database) -> None:
+def test_show_says_what_is_to_be_done_next(cli: Cli, study: int, db: Database) -> None:
     def status() -> str:
         (line,) = [line for line in cli("study", "show", "tiny").out.splitlines() if line.startswith("status")]
         return line.removeprefix("status").strip()
@@ -52,7 +52,7 @@ def test_show_says_what_is_to_be_done_next(cli: Any, study: int, db: Database) -
     assert status() == "cancelled, 1 of 4 trials; next: tuner study resume tiny"
 
 
-def test_show_sums_up_how_trials_ended(cli: Any, study: int, db: Database) -> None:
+def test_show_sums_up_how_trials_ended(cli: Cli, study: int, db: Database) -> None:
     for outcome in (Outcome.COMPLETE, Outcome.DIVERGED, Outcome.CRASHED):
         value = 0.5 if outcome is Outcome.COMPLETE else None
         claims.tell(db, claim(db, study).held, Ending(outcome=outcome, value=value, attributes={"best_epoch": 1}))
@@ -64,7 +64,7 @@ def test_show_sums_up_how_trials_ended(cli: Any, study: int, db: Database) -> No
     assert shown["best"]["number"] == 0
 
 
-def test_a_finished_study(look: Any) -> None:
+def test_a_finished_study(look: Cli) -> None:
     shown = look("study", "show", "tiny").out
     assert "finished, 4 of 4 trials; next: tuner trial export tiny best --to tiny-best" in shown
     (row,) = look("study", "list", "--format", "json").json
@@ -74,14 +74,14 @@ def test_a_finished_study(look: Any) -> None:
     assert set(best["params"]) == {"layers", "units", "learning_rate"}
 
 
-def test_watch_prints_every_trial_and_ends_with_the_study(look: Any) -> None:
+def test_watch_prints_every_trial_and_ends_with_the_study(look: Cli) -> None:
     done = look("study", "watch", "tiny")
     assert done.code == 0
     lines = done.out.splitlines()
     assert [line[:5] for line in lines[:5]] == ["trial", "trial", "trial", "trial", "study"]
 
 
-def test_watch_on_a_terminal_draws_in_place(trained: Any) -> None:
+def test_watch_on_a_terminal_draws_in_place(trained: tuple[Site, Done]) -> None:
     ours, theirs = pty.openpty()
     process = trained[0].start("study", "watch", "tiny", stdout=theirs)
     os.close(theirs)
@@ -99,12 +99,13 @@ def test_watch_on_a_terminal_draws_in_place(trained: Any) -> None:
     assert closing.strip().startswith("study     tiny, finished")
 
 
-def test_states_follow_what_is_asked(cli: Any, study: int, db: Database) -> None:
+def test_states_follow_what_is_asked(cli: Cli, study: int, db: Database) -> None:
     for command, state in (
         ("pause", StudyState.PAUSED),
         ("resume", StudyState.RUNNING),
-        ("stop", StudyState.FINISHED),
         ("cancel", StudyState.CANCELLED),
+        ("resume", StudyState.RUNNING),
+        ("stop", StudyState.FINISHED),
         ("resume", StudyState.RUNNING),
     ):
         done = cli("study", command, "tiny")
@@ -113,13 +114,31 @@ def test_states_follow_what_is_asked(cli: Any, study: int, db: Database) -> None
         assert get_study(db, "tiny").state is state
 
 
-def test_what_cannot_be_done_is_refused(look: Any) -> None:
+def test_orders_say_what_they_did_and_what_is_next(cli: Cli, study: int, db: Database) -> None:
+    assert (
+        "finished; no trial runs, and none will begin; next: tuner study resume tiny"
+        in cli("study", "stop", "tiny").err
+    )
+    assert "next: tuner study resume tiny" in cli("study", "show", "tiny").out
+    assert "running; workers may take trials; next: tuner worker start tiny" in cli("study", "resume", "tiny").err
+    claim(db, study)
+    stopping = cli("study", "stop", "tiny").err
+    assert "stopping; trials that run train to their end, no others begin; next: tuner study watch tiny" in stopping
+
+
+def test_the_list_fits_a_terminal(cli: Cli, spec_file: Path, db: Database) -> None:
+    cli("launch", spec_file, "--workers", 0, "--name", "digits-cnn.random.0")
+    heading, row = cli("study", "list").out.splitlines()
+    assert max(len(heading), len(row)) <= 80
+
+
+def test_what_cannot_be_done_is_refused(look: Cli) -> None:
     assert look("study", "pause", "tiny").code == 2
     done = look("study", "resume", "tiny")
     assert (done.code, len(done.err.splitlines())) == (2, 1)
 
 
-def test_set_changes_the_budget(cli: Any, study: int, db: Database) -> None:
+def test_set_changes_the_budget(cli: Cli, study: int, db: Database) -> None:
     assert cli("study", "set", "tiny", "--trials", 9, "--seconds", 60).code == 0
     budget = get_study(db, "tiny").budget
     assert (budget.trials, budget.total_epochs, budget.seconds) == (9, None, 60.0)
@@ -128,7 +147,32 @@ def test_set_changes_the_budget(cli: Any, study: int, db: Database) -> None:
     assert get_study(db, "tiny").budget == budget
 
 
-def test_a_grid_gets_no_more_trials_than_it_has_points(cli: Any, spec_file: Path, db: Database) -> None:
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--seconds", "nan"),
+        ("--seconds", "inf"),
+        ("--seconds", 0),
+        ("--total-epochs", 10**23),
+        ("--total-epochs", 0),
+        ("--trials", 10**6 + 1),
+    ],
+)
+@pytest.mark.parametrize("budget", ["{trials: 4}", "{seconds: 60}"])
+def test_a_budget_that_cannot_be_is_refused(
+    cli: Cli, spec_file: Path, db: Database, budget: str, option: tuple[object, ...]
+) -> None:
+    spec_file.write_text(spec_file.read_text().replace("{trials: 4}", budget))
+    cli("launch", spec_file, "--workers", 0)
+    before = get_study(db, "tiny")
+    done = cli("study", "set", "tiny", *option)
+    assert (done.code, done.out) == (2, "")
+    assert len(done.err.splitlines()) == 1
+    assert done.err.startswith(f"tuner: {option[0]}: ")
+    assert get_study(db, "tiny") == before
+
+
+def test_a_grid_gets_no_more_trials_than_it_has_points(cli: Cli, spec_file: Path, db: Database) -> None:
     cli("launch", spec_file, "--workers", 0, "--set", "search.method=grid")
     done = cli("study", "set", "tiny", "--trials", 13)
     assert done.code == 2
@@ -136,8 +180,8 @@ def test_a_grid_gets_no_more_trials_than_it_has_points(cli: Any, spec_file: Path
     assert cli("study", "set", "tiny", "--trials", 12).code == 0
 
 
-def test_delete_asks_first_and_takes_the_files_too(cli: Any, here: Any, study: int, db: Database) -> None:
-    folder = here.artifacts / str(study)
+def test_delete_asks_first_and_takes_the_files_too(cli: Cli, here: Site, study: int, db: Database) -> None:
+    folder = here.artifacts / get_study(db, "tiny").folder
     (folder / "7").mkdir(parents=True)
     dry = cli("study", "delete", "tiny", "--dry-run")
     assert dry.code == 0
@@ -152,7 +196,7 @@ def test_delete_asks_first_and_takes_the_files_too(cli: Any, here: Any, study: i
     assert not folder.exists()
 
 
-def test_the_test_part_is_opened_once(look: Any, trained: Any) -> None:
+def test_the_test_part_is_opened_once(look: Cli, trained: tuple[Site, Done]) -> None:
     first = look("study", "evaluate", "tiny", "--format", "json")
     assert first.code == 0, first.err
     best = look("study", "best", "tiny", "--format", "json").json
@@ -166,7 +210,7 @@ def test_the_test_part_is_opened_once(look: Any, trained: Any) -> None:
     assert opening["scores"] == first.json["test"]
 
 
-def test_the_test_part_stays_closed_while_the_search_goes_on(cli: Any, study: int, db: Database) -> None:
+def test_the_test_part_stays_closed_while_the_search_goes_on(cli: Cli, study: int, db: Database) -> None:
     claims.tell(db, claim(db, study).held, Ending(outcome=Outcome.COMPLETE, value=0.5))
     done = cli("study", "evaluate", "tiny")
     assert done.code == 2
@@ -176,14 +220,16 @@ def test_the_test_part_stays_closed_while_the_search_goes_on(cli: Any, study: in
 @pytest.mark.parametrize(
     "command", ["show", "watch", "best", "pause", "resume", "stop", "cancel", "evaluate", "delete"]
 )
-def test_an_unknown_study_is_one_line(look: Any, command: str) -> None:
+def test_an_unknown_study_is_one_line(look: Cli, command: str) -> None:
     done = look("study", command, "tinny")
     assert done.code == 3
     assert done.err == "tuner: no study 'tinny'; did you mean 'tiny'?\n"
     assert done.out == ""
 
 
-def test_commands_to_paste_name_the_database(look: Any, trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_to_paste_name_the_database(
+    look: Cli, trained: tuple[Site, Done], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("TUNER_DATABASE_URL")
     url = trained[0].url
     assert f"'{url}'" in look("--database", url, "study", "best", "tiny").out

@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 import torch
 
 import tuner
+from tests.cli.site import Cli, Done, Site
 from tuner.cli.trial import sparkline
 from tuner.states import Outcome
 from tuner.storage import claims, workers
@@ -20,7 +20,7 @@ from tuner.storage.connection import Database
 from tuner.storage.studies import get_study
 
 
-def test_list_is_what_scripts_rely_on(look: Any) -> None:
+def test_list_is_what_scripts_rely_on(look: Cli) -> None:
     rows = look("trial", "list", "tiny", "--format", "json").json
     assert [row["number"] for row in rows] == [0, 1, 2, 3]
     for row in rows:
@@ -29,7 +29,7 @@ def test_list_is_what_scripts_rely_on(look: Any) -> None:
         assert isinstance(row["value"], float)
 
 
-def test_show_has_every_knob_the_curve_and_commands(look: Any) -> None:
+def test_show_has_every_knob_the_curve_and_commands(look: Cli) -> None:
     text = look("trial", "show", "tiny", "best").out
     assert "weight_decay" in text  # fixed, and part of the configuration all the same
     assert "…" in text
@@ -40,13 +40,13 @@ def test_show_has_every_knob_the_curve_and_commands(look: Any) -> None:
     assert f"tuner trial export tiny {shown['number']} --to tiny-{shown['number']}" in text
 
 
-def test_logs_are_what_the_training_wrote(look: Any) -> None:
+def test_logs_are_what_the_training_wrote(look: Cli) -> None:
     text = look("trial", "logs", "tiny", 0).out
     assert text == look("trial", "logs", "tiny", 0, "--follow").out  # it has ended
     assert "epoch 3 " in text
 
 
-def test_export_makes_a_model_that_predicts(look: Any, tmp_path: Path) -> None:
+def test_export_makes_a_model_that_predicts(look: Cli, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     assert look("trial", "export", "tiny", "best", "--to", folder).code == 0
     assert tuner.load_model(folder)(torch.zeros(5, 2)).shape == (5, 2)
@@ -56,7 +56,7 @@ def test_export_makes_a_model_that_predicts(look: Any, tmp_path: Path) -> None:
     assert look("trial", "export", "tiny", 0, "--to", folder, "--force").code == 0
 
 
-def test_a_trial_without_a_checkpoint_says_so(cli: Any, spec_file: Path, db: Database, tmp_path: Path) -> None:
+def test_a_trial_without_a_checkpoint_says_so(cli: Cli, spec_file: Path, db: Database, tmp_path: Path) -> None:
     cli("launch", spec_file, "--workers", 0)
     study = get_study(db, "tiny")
     worker = uuid4()
@@ -75,7 +75,7 @@ def test_a_trial_without_a_checkpoint_says_so(cli: Any, spec_file: Path, db: Dat
 
 
 @pytest.mark.parametrize("command", [("show",), ("logs",), ("export", "--to", "model")])
-def test_an_unknown_trial_is_one_line(look: Any, command: tuple[str, ...], tmp_path: Path) -> None:
+def test_an_unknown_trial_is_one_line(look: Cli, command: tuple[str, ...], tmp_path: Path) -> None:
     for trial in ("7", "-1", "nonsense", "99999999999999999999"):
         done = look("trial", command[0], "tiny", "--", trial) if len(command) == 1 else None
         done = done or look("trial", "export", "--to", tmp_path / "model", "tiny", "--", trial)
@@ -83,7 +83,7 @@ def test_an_unknown_trial_is_one_line(look: Any, command: tuple[str, ...], tmp_p
         assert len(done.err.splitlines()) == 1
 
 
-def test_a_closed_pipe_is_quiet(trained: Any) -> None:
+def test_a_closed_pipe_is_quiet(trained: tuple[Site, Done]) -> None:
     """`tuner trial logs tiny 0 | head -c 1`."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tuner", "trial", "logs", "tiny", "0"],

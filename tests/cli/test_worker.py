@@ -6,17 +6,17 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tuner.cli import worker
+from tests.cli.site import Cli, Site
+from tuner.cli import slots
 from tuner.errors import InvalidInput
 from tuner.storage.connection import Database
 from tuner.storage.workers import list_workers
 
 
-def test_a_worker_works_until_the_budget_is_spent(here: Any, cli: Any, spec_file: Path, db: Database) -> None:
+def test_a_worker_works_until_the_budget_is_spent(here: Site, cli: Cli, spec_file: Path, db: Database) -> None:
     cli("launch", spec_file, "--workers", 0)
     done = here.run("worker", "start", "tiny", "--slots", 2, "--device", "cpu")
     assert done.code == 0, done.err
@@ -28,7 +28,7 @@ def test_a_worker_works_until_the_budget_is_spent(here: Any, cli: Any, spec_file
     assert (row["state"], row["slots"], row["device"], row["trials"]) == ("ended", 2, "cpu", 0)
 
 
-def test_sigterm_ends_a_worker_that_waits(here: Any, cli: Any, spec_file: Path, db: Database) -> None:
+def test_sigterm_ends_a_worker_that_waits(here: Site, cli: Cli, spec_file: Path, db: Database) -> None:
     """It serves what runs, is listed, and says so when it is asked to end."""
     process = here.start("worker", "start", "--slots", 1, "--device", "cpu")
     deadline = time.monotonic() + 60
@@ -45,19 +45,25 @@ def test_sigterm_ends_a_worker_that_waits(here: Any, cli: Any, spec_file: Path, 
 
 
 @pytest.mark.parametrize("slots", [0, -1, "x", 1_000_000])
-def test_slots_beyond_sense_are_refused(cli: Any, slots: object, db: Database) -> None:
+def test_slots_beyond_sense_are_refused(cli: Cli, slots: object, db: Database) -> None:
     assert cli("worker", "start", "--slots", slots).code == 2
     assert list_workers(db, ended=True) == []
 
 
+@pytest.mark.parametrize("limit", ["nan", "inf", 0.5])
+def test_a_hang_limit_beyond_sense_is_refused(cli: Cli, limit: object, db: Database) -> None:
+    assert cli("worker", "start", "--hang-limit", limit).code == 2
+    assert list_workers(db, ended=True) == []
+
+
 def test_slots_follow_the_gpus_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    cores = worker.usable_cores()
+    cores = slots.usable_cores()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert worker.sensible_slots(None, "auto") == cores
-    assert worker.sensible_slots(None, "auto", workers=cores) == 1
+    assert slots.sensible_slots(None, "auto") == cores
+    assert slots.sensible_slots(None, "auto", workers=cores) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3,5")
-    assert worker.sensible_slots(None, "auto") == 3
-    assert worker.sensible_slots(None, "cpu") == cores
-    assert worker.sensible_slots(2, "auto") == 2
+    assert slots.sensible_slots(None, "auto") == 3
+    assert slots.sensible_slots(None, "cpu") == cores
+    assert slots.sensible_slots(2, "auto") == 2
     with pytest.raises(InvalidInput, match=f"at most {4 * cores} in all"):
-        worker.sensible_slots(2, "auto", workers=4 * cores)
+        slots.sensible_slots(2, "auto", workers=4 * cores)

@@ -94,8 +94,8 @@ def test_asha_and_hyperband_decide_at_their_rungs_only() -> None:
     rungs = {f"completed_rung_{rung}": 0.5 for rung in range(3)}
     others = History(direction="maximize", finished=[trial(n, steady(0.5), **rungs) for n in range(9)])
     assert epoch_of_pruning(AshaPruner(min_epochs=3, reduction_factor=3), steady(0.1), others) == 3
-    late = dict.fromkeys(range(1, 4), 0.9) | dict.fromkeys(range(4, 10), 0.1)
-    assert epoch_of_pruning(AshaPruner(min_epochs=3, reduction_factor=3), late, others) == 9
+    late = dict.fromkeys(range(1, 3), 0.9) | dict.fromkeys(range(3, 10), 0.1)
+    assert epoch_of_pruning(AshaPruner(min_epochs=2, reduction_factor=3), late, others) == 6
 
 
 def test_rungs_are_handed_out_to_be_stored() -> None:
@@ -132,6 +132,12 @@ def test_where_less_is_better_the_high_are_given_up() -> None:
     losses = History(direction="minimize", finished=[trial(number, steady(0.1 * number)) for number in range(10)])
     assert epoch_of_pruning(MedianPruner(), steady(0.95), losses) == 1
     assert epoch_of_pruning(MedianPruner(), steady(0.05), losses) is None
+
+
+def test_nobody_is_given_up_after_the_last_epoch() -> None:
+    fallen = dict.fromkeys(range(1, EPOCHS), 0.95) | {EPOCHS: 0.0}
+    assert epoch_of_pruning(PatientPruner(patience=1), fallen) is None
+    assert epoch_of_pruning(MedianPruner(min_epochs=EPOCHS), steady(0.0)) is None
 
 
 def test_no_pruner_prunes_nothing_and_needs_no_history() -> None:

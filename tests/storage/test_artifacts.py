@@ -11,7 +11,7 @@ from tuner.storage.artifacts import TrialArtifacts, check_writable, remove_study
 
 @pytest.fixture
 def trial(tmp_path: Path) -> TrialArtifacts:
-    return TrialArtifacts(root=tmp_path / "artifacts", study_id=3, trial_id=17)
+    return TrialArtifacts(root=tmp_path / "artifacts", study="3", trial_id=17)
 
 
 def checkpoint(trial: TrialArtifacts, attempt: int, epoch: int) -> Path:
@@ -28,27 +28,28 @@ def test_paths_are_made_of_numbers(trial: TrialArtifacts) -> None:
     assert resolve(trial.root, trial.relative(path)) == path
 
 
-def test_a_sweep_leaves_the_pointed_checkpoint_and_the_present_attempt(trial: TrialArtifacts) -> None:
-    gone = [checkpoint(trial, 1, 1), checkpoint(trial, 2, 3), checkpoint(trial, 2, 4).with_suffix(".tmp")]
-    gone[-1].write_bytes(b"torn")
-    pointed, later = checkpoint(trial, 2, 4), [checkpoint(trial, 3, 5), checkpoint(trial, 4, 5)]
+def test_a_sweep_leaves_the_pointed_checkpoint_and_what_comes_after(trial: TrialArtifacts) -> None:
+    gone = [checkpoint(trial, 1, 1), checkpoint(trial, 2, 3).with_suffix(".torn"), checkpoint(trial, 3, 4)]
+    gone[1].write_bytes(b"torn")
+    pointed = checkpoint(trial, 3, 10)
+    kept = [pointed, checkpoint(trial, 3, 11), checkpoint(trial, 4, 5), trial.attempt(3) / ".12.ckpt.7.unfinished"]
+    kept[-1].write_bytes(b"being written")
     trial.log.write_text("")
     trial.sweep(3, trial.relative(pointed))
     assert not any(path.exists() for path in gone)
-    assert not trial.attempt(1).exists()
-    assert all(path.exists() for path in (pointed, *later, trial.log))
-    trial.sweep(4, None)
-    assert sorted(path.name for path in trial.folder.iterdir()) == ["4", "log.txt"]
+    assert all(path.exists() for path in kept)
+    assert sorted(path.name for path in trial.folder.iterdir()) == ["3", "4", "log.txt"]
 
 
 def test_a_sweep_follows_no_symlink_and_needs_no_folder(trial: TrialArtifacts, tmp_path: Path) -> None:
-    trial.sweep(2, None)
+    pointed = trial.relative(trial.attempt(2) / "1.ckpt")
+    trial.sweep(2, pointed)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "precious").write_text("")
     trial.folder.mkdir(parents=True)
     trial.attempt(1).symlink_to(elsewhere)
-    trial.sweep(2, None)
+    trial.sweep(2, pointed)
     assert (elsewhere / "precious").exists()
 
 
@@ -91,8 +92,8 @@ def test_a_full_disk_is_said(tmp_path: Path) -> None:
 
 def test_removing_a_study_removes_its_files_only(trial: TrialArtifacts) -> None:
     checkpoint(trial, 1, 1)
-    other = checkpoint(TrialArtifacts(root=trial.root, study_id=4, trial_id=1), 1, 1)
-    remove_study(trial.root, 3)
-    remove_study(trial.root, 3)
+    other = checkpoint(TrialArtifacts(root=trial.root, study="4", trial_id=1), 1, 1)
+    remove_study(trial.root, "3")
+    remove_study(trial.root, "3")
     assert not (trial.root / "3").exists()
     assert other.exists()

@@ -145,6 +145,19 @@ class TestBudget:
     def test_a_deleted_study_gives_nothing(self, db: Database, worker: UUID) -> None:
         assert claims.claim(db, 12345, worker, uuid4()) == Nothing(state=None)
 
+    def test_dead_time_is_not_charged(self, db: Database, worker: UUID) -> None:
+        """A worker that was lost in the night has not trained all night."""
+        study = make_study(db, seconds=3600)
+        lost = take(db, study, worker)
+        db.execute(
+            "UPDATE tuner.lease SET started_at = now() - interval '9 hours', "
+            "lease_until = now() - interval '9 hours' + interval '40 seconds'"
+        )
+        again = take(db, study, worker)
+        assert again.held.number == lost.held.number
+        (row,) = db.execute("SELECT seconds FROM tuner.lease")
+        assert row.seconds == pytest.approx(40)
+
 
 class TestAttempts:
     def test_an_answer_that_was_lost_is_given_again(self, db: Database, worker: UUID) -> None:

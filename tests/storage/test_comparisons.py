@@ -3,8 +3,16 @@ from __future__ import annotations
 import pytest
 
 from tuner.errors import InvalidInput, NotFound
-from tuner.storage.comparisons import Member, add_member, get_comparison, list_comparisons, save_comparison
+from tuner.storage.comparisons import (
+    Member,
+    add_member,
+    delete_comparison,
+    get_comparison,
+    list_comparisons,
+    save_comparison,
+)
 from tuner.storage.connection import Database
+from tuner.storage.studies import delete_study
 
 
 def make_study(db: Database, name: str) -> int:
@@ -33,11 +41,28 @@ def test_a_comparison_keeps_its_members_in_order(db: Database) -> None:
 
 
 def test_the_same_comparison_is_found_again_and_another_refused(db: Database) -> None:
-    first = save_comparison(db, "trio", {"seeds": 1})
+    add_member(db, save_comparison(db, "trio", {"seeds": 1}), study_id=make_study(db, "s"), method="tpe", seed=0)
+    first = get_comparison(db, "trio")
     assert save_comparison(db, "trio", {"seeds": 1}) == first
     with pytest.raises(InvalidInput, match="other contents"):
         save_comparison(db, "trio", {"seeds": 2})
     assert get_comparison(db, "trio") == first
+
+
+def test_one_whose_studies_were_deleted_is_made_anew(db: Database) -> None:
+    add_member(db, save_comparison(db, "trio", {"seeds": 1}), study_id=make_study(db, "s"), method="tpe", seed=0)
+    delete_study(db, "s")
+    assert save_comparison(db, "trio", {"seeds": 2}).document == {"seeds": 2}
+
+
+def test_deleting_takes_its_studies_along_and_no_others(db: Database) -> None:
+    for name in ("trio", "duo"):
+        add_member(db, save_comparison(db, name, {}), study_id=make_study(db, f"{name}.tpe.0"), method="tpe", seed=0)
+    assert [study.name for study in delete_comparison(db, "trio")] == ["trio.tpe.0"]
+    assert [comparison.name for comparison in list_comparisons(db)] == ["duo"]
+    assert [row.study_name for row in db.execute("SELECT study_name FROM public.studies")] == ["duo.tpe.0"]
+    with pytest.raises(NotFound):
+        delete_comparison(db, "trio")
 
 
 def test_a_misspelt_name_is_told_the_right_one(db: Database) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,8 +11,10 @@ import numpy as np
 import psycopg2
 import pytest
 
+from tuner.cli.main import run
 from tuner.errors import DatabaseError, DatabaseLost
 from tuner.states import StudyState
+from tuner.storage import connection
 from tuner.storage.connection import Database
 from tuner.storage.url import parse
 
@@ -152,6 +155,17 @@ def test_faulty_sql_is_a_bug_and_escapes(db: Database) -> None:
 def test_missing_tables_name_the_command_that_makes_them(empty_database_url: str) -> None:
     with Database(empty_database_url) as db, pytest.raises(DatabaseError, match="tuner db upgrade"):
         db.execute("SELECT * FROM tuner.study")
+
+
+def test_a_server_that_is_too_old_is_refused_in_one_line(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(connection, "OLDEST_SERVER", 990_000)
+    monkeypatch.setenv("TUNER_DATABASE_URL", database_url)
+    assert run(["study", "list"]) == 4
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"tuner: PostgreSQL at \S+ is version \d+; tuner needs 99 or newer\n", err)
 
 
 def test_wrong_and_missing_passwords_are_said_and_never_shown(

@@ -201,6 +201,21 @@ class TestLaunchingAgain:
         assert (again.state, again.ended_at) == (StudyState.RUNNING, None)
         assert start(db, study.study_id, worker).held.number == 1
 
+    @pytest.mark.parametrize("trials", [0, 2])
+    @pytest.mark.parametrize("state", [StudyState.PAUSED, StudyState.STOPPING])
+    def test_a_launch_goes_on_with_a_study_that_was_halted(
+        self, db: Database, make_spec: MakeSpec, worker: UUID, state: StudyState, trials: int
+    ) -> None:
+        """Also where nothing is left of its budget: it is for a worker to find that it has ended."""
+        study, _ = launch_study(db, make_spec(budget="{trials: 2}"), VERSIONS)
+        for _ in range(trials):
+            finish(db, study.study_id, worker, 0.5)
+        db.execute("UPDATE tuner.study SET state = %(state)s", state=state)
+        again, launched = launch_study(db, make_spec(budget="{trials: 2}"), VERSIONS)
+        assert (again.state, launched) == (StudyState.RUNNING, Launched.RESUMED)
+        found = claims.claim(db, study.study_id, worker, uuid4())
+        assert isinstance(found, claims.Nothing if trials else Claim)
+
     def test_a_cancelled_study_is_not_gone_on_with_by_accident(self, db: Database, make_spec: MakeSpec) -> None:
         launch_study(db, make_spec(), VERSIONS)
         set_state(db, "digits", StudyState.CANCELLED)

@@ -5,7 +5,7 @@ import pytest
 import sqlalchemy
 
 from tuner.errors import InvalidInput
-from tuner.storage.url import hide, normalise, parse, refuse_password
+from tuner.storage.url import normalise, parse, refuse_password
 
 CANARY = "c4n4ry-s3cr3t"
 
@@ -69,7 +69,22 @@ def test_what_is_no_url_is_refused_and_not_shown(url: str) -> None:
     with pytest.raises(InvalidInput, match="not a database URL") as caught:
         normalise(url)
     assert CANARY not in str(caught.value)
-    assert CANARY not in hide(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://db:{}/lab",
+        "postgresql://[::1]:{}/lab",
+        "postgresql://h1:1,h2:{}/lab",
+        "postgresql:///lab?host=db&port={}",
+        "postgresql://ann:{}?x@db/lab",  # a password with a "?": what stands before it looks like a port
+    ],
+)
+def test_a_port_that_is_no_number_is_said_and_not_shown(url: str) -> None:
+    with pytest.raises(InvalidInput, match="port in the database URL is not a number") as caught:
+        parse(url.format(CANARY))
+    assert CANARY not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -84,5 +99,4 @@ def test_a_password_on_the_command_line_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput, match="PGPASSWORD") as caught:
         refuse_password(url)
     assert CANARY not in str(caught.value)
-    assert CANARY not in hide(url)
     refuse_password("postgresql://ann@db/lab")

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from uuid import UUID, uuid4
 
+from tuner.storage.claims import renew
 from tuner.storage.connection import Database
-from tuner.storage.workers import WorkerState, list_workers, register, touch, unregister
+from tuner.storage.workers import WorkerState, list_workers, register, unregister
 
 
 def add(db: Database, pid: int) -> UUID:
@@ -24,7 +25,7 @@ def test_a_worker_is_alive_lost_and_ended(db: Database) -> None:
     alive, lost = list_workers(db)
     assert (alive.worker_id, alive.state, alive.trials, alive.studies) == (first, WorkerState.ALIVE, 0, ())
     assert (lost.worker_id, lost.state) == (second, WorkerState.LOST)
-    touch(db, second)
+    renew(db, second, [])
     assert [worker.state for worker in list_workers(db)] == [WorkerState.ALIVE] * 2
     unregister(db, first)
     assert [worker.worker_id for worker in list_workers(db)] == [second]

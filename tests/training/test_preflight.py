@@ -10,7 +10,7 @@ from tuner.spec.config import CnnConfig, RnnConfig
 from tuner.spec.space import Choices, Condition, Constant, Entry, FloatRange, IntRange, Parameter, Space
 from tuner.training import data
 from tuner.training.models import parameter_count
-from tuner.training.preflight import model_sizes, seconds_per_epoch
+from tuner.training.preflight import model_sizes, seconds_per_trial
 
 FRAME: tuple[Entry, ...] = (
     Constant(path="data.name", value="digits"),
@@ -103,9 +103,9 @@ def test_a_space_without_knobs_of_the_model(images: Path) -> None:
     assert sizes.infeasible[0].startswith("every model: cnn: a map of 1 x 1")
 
 
-def test_the_time_of_an_epoch_follows_the_model(images: Path, trial_config: Any) -> None:
+def test_the_time_of_a_trial_follows_the_model(images: Path, trial_config: Any) -> None:
     def seconds(**model: Any) -> float:
-        return seconds_per_epoch(trial_config({"family": "cnn", **model}), images, torch.device("cpu"))
+        return seconds_per_trial(trial_config({"family": "cnn", **model}), images, torch.device("cpu"))
 
     small, large = seconds(channels=4), seconds(channels=256, kernel=7)
     assert 0 < small < large
@@ -115,4 +115,4 @@ def test_the_time_of_a_model_that_cannot_be(images: Path, trial_config: Any) -> 
     from tuner.training.errors import InfeasibleModel
 
     with pytest.raises(InfeasibleModel):
-        seconds_per_epoch(trial_config({"family": "cnn", "layers": 9}), images, torch.device("cpu"))
+        seconds_per_trial(trial_config({"family": "cnn", "layers": 9}), images, torch.device("cpu"))

@@ -112,6 +112,19 @@ def test_killed_with_sigkill_and_resumed_in_another_process(
     assert equal_to_the_bit(contents(resumed.checkpoints[-1]), contents(whole.checkpoints[-1]))
 
 
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"torn")])
+def test_a_checkpoint_that_cannot_be_read_costs_its_epochs_not_the_trial(
+    damage: Any, images: Path, trial_config: Any, run: Any, tmp_path: Path
+) -> None:
+    config = trial(trial_config, "cnn")
+    whole = run(config, images, tmp_path / "whole")
+    copy = tmp_path / "3.ckpt"
+    copy.write_bytes(whole.checkpoints[0].read_bytes())
+    damage(copy)
+    again = run(config, images, tmp_path / "again", resume=copy)
+    assert again.curve == whole.curve
+
+
 def test_a_trial_that_had_ended_is_complete_at_once(images: Path, trial_config: Any, run: Any, tmp_path: Path) -> None:
     config = trial(trial_config, "cnn")
     first = run(config, images, tmp_path / "first")

@@ -40,10 +40,13 @@ budget: {trials: 16}
 class Worker:
     """A `tuner worker start` process."""
 
-    def __init__(self, environment: dict[str, str], *arguments: str, preexec: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, environment: dict[str, str], *arguments: str, folder: Path, preexec: Callable[[], None] | None = None
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tuner", "worker", "start", *arguments],
+            [sys.executable, "-P", "-m", "tuner", "worker", "start", *arguments],
             env=environment,
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -93,8 +96,8 @@ class Bench:
         record, _ = launch_study(self.db, read_spec(file, overrides, name), {})
         return record
 
-    def start(self, *arguments: str, preexec: Callable[[], None] | None = None) -> Worker:
-        worker = Worker(self.environment, *arguments, preexec=preexec)
+    def start(self, *arguments: str, folder: Path = Path(), preexec: Callable[[], None] | None = None) -> Worker:
+        worker = Worker(self.environment, *arguments, folder=folder, preexec=preexec)
         self.workers.append(worker)
         return worker
 

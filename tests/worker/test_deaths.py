@@ -156,6 +156,32 @@ def test_three_deaths_fail_a_trial_and_the_study_goes_on(bench: Bench) -> None:
     bench.until(lambda: len(bench.trials(study)) == 2 and bench.trials(study)[1].epoch > 0, "the next trial trains")
 
 
+def test_a_trial_without_a_searched_knob_keeps_its_curve(bench: Bench) -> None:
+    """Its point is empty: whether it was begun must not be told by its parameters."""
+    study = bench.study(SLOW, model__dropout="0.1", training__learning_rate="0.05", budget__trials="1")
+    worker = bench.start("slow", "--slots", "1")
+    bench.until(lambda: any(row.checkpoint for row in bench.trials(study)), "a first checkpoint")
+    for child in worker.children():
+        os.kill(child.pid, signal.SIGKILL)
+    code, output = worker.wait()
+    assert code == 0, output
+    (row,) = bench.trials(study)
+    assert (row.attempt, row.params) == (2, None)
+    assert row.value == max(row.curve)
+
+
+def test_a_damaged_checkpoint_costs_its_epochs_not_the_trial(bench: Bench, undisturbed: list[Whole]) -> None:
+    study = bench.study(SLOW)
+    worker = bench.start("slow", "--slots", "2")
+    bench.until(lambda: all(row.checkpoint for row in bench.trials(study)) and bench.trials(study), "checkpoints")
+    worker.stop()
+    for row in bench.trials(study):
+        (bench.home / "artifacts" / row.checkpoint).write_bytes(b"torn")
+    bench.db.execute("UPDATE tuner.lease SET lease_until = clock_timestamp() WHERE outcome IS NULL")
+    bench.finish("slow", "--slots", "2")
+    assert_equal_to_the_bit(bench, study, undisturbed)
+
+
 def test_the_fork_server_may_die(bench: Bench, undisturbed: list[Whole]) -> None:
     study = bench.study(SLOW)
     worker = bench.start("slow", "--slots", "2")

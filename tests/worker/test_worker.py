@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.worker.bench import QUICK, SLOW, Bench
+from tests.worker.bench import QUICK, SLOW, SLOW_EPOCHS, Bench
 from tuner.states import StudyState
 from tuner.storage.studies import delete_study, get_study, set_state
 
@@ -154,6 +155,42 @@ def test_a_full_disk_ends_the_worker_with_its_own_code_and_costs_no_death(bench:
     assert "Traceback" not in output
     (row, *_) = bench.trials(study)
     assert (row.state, row.deaths, row.checkpoint) == ("WAITING", 0, None)
+
+
+def test_a_machine_without_a_gpu_says_so_and_costs_no_trial(bench: Bench) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    study = bench.study(QUICK)
+    code, output = bench.start("quick", "--slots", "2", "--device", "cuda").wait()
+    assert code == 7, output
+    assert output.splitlines()[-1] == "tuner: there is no CUDA device here; use --device cpu or auto"
+    assert "Traceback" not in output
+    assert bench.trials(study) == []
+
+
+def test_old_checkpoints_are_removed(bench: Bench) -> None:
+    study = bench.study(SLOW)
+    bench.finish("slow", "--slots", "2")
+    for row in bench.trials(study):
+        folder = (bench.home / "artifacts" / row.checkpoint).parent
+        assert [file.name for file in folder.iterdir()] == [f"{SLOW_EPOCHS}.ckpt"]
+
+
+def test_a_stopped_study_ends_also_under_a_worker_that_serves_all(bench: Bench) -> None:
+    study = bench.study(SLOW, budget__trials="30")
+    bench.start("--slots", "2")
+    bench.until(lambda: bench.epochs(study) >= 1, "a first epoch")
+    set_state(bench.db, "slow", StudyState.STOPPING)
+    bench.until(lambda: get_study(bench.db, "slow").state is StudyState.FINISHED, "the study is finished")
+    assert [row.state for row in bench.trials(study)] == ["COMPLETE", "COMPLETE"]
+
+
+def test_what_lies_in_the_working_directory_is_not_imported(bench: Bench) -> None:
+    for name in ("optuna", "torch", "queue", "random"):
+        (bench.home / f"{name}.py").write_text("raise SystemExit('code of the working directory ran')\n")
+    bench.study(QUICK, budget__trials="2")
+    code, output = bench.start("quick", "--slots", "1", folder=bench.home).wait()
+    assert code == 0, output
 
 
 def test_an_unknown_study_is_said_in_one_line(bench: Bench) -> None:

@@ -35,9 +35,8 @@ LABEL_GAP = 0.06  # of the panel's height, between the names of two curves
 INCHES = (10.0, 4.7)
 PIXELS_PER_INCH = 160
 
-METRICS = {
+LONG_NAMES = {  # of metrics whose own name says too little
     "accuracy": "accuracy (share correct)",
-    "loss": "loss",
     "mse": "mean squared error",
     "mae": "mean absolute error",
 }
@@ -75,7 +74,7 @@ def draw(runs: Sequence[Run], heading: Heading) -> Figure:
     for axes, (axis, bands) in zip(panels, drawn.items(), strict=True):
         axes.set_ylim(*limits)
         _draw_panel(axes, axis, bands)
-    panels[0].set_ylabel(f"best validation {METRICS.get(heading.metric, heading.metric)}", color=INK)
+    panels[0].set_ylabel(f"best validation {LONG_NAMES.get(heading.metric, heading.metric)}", color=INK)
     _write_heading(figure, methods, heading)
     return figure
 

@@ -13,6 +13,8 @@ from tuner.storage.connection import Database
 from tuner.storage.studies import get_study
 from tuner.storage.trials import TrialRecord, list_trials
 
+NAMED = 3  # missing studies that a note names
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
@@ -22,10 +24,26 @@ class Comparison:
     runs: tuple[Run, ...]  # by method, then by seed
 
     @property
-    def note(self) -> str:
-        """What must be said of a comparison that is not done; empty for one that is."""
+    def missing(self) -> tuple[str, ...]:
+        """The studies without which the methods are not compared by the same seeds: deleted, or never made."""
+        there = {(run.method, run.seed) for run in self.runs}
+        methods, seeds = dict.fromkeys(run.method for run in self.runs), sorted({run.seed for run in self.runs})
+        return tuple(
+            f"{self.name}.{method}.{seed}" for method in methods for seed in seeds if (method, seed) not in there
+        )
+
+    @property
+    def unfinished(self) -> str:
+        """How many studies have ended; empty where all have."""
         ended = sum(run.ended for run in self.runs)
         return "" if ended == len(self.runs) else f"unfinished: {ended} of {len(self.runs)} studies have ended"
+
+    @property
+    def note(self) -> str:
+        """What must be said of a comparison that is not done or not whole; empty for one that is."""
+        others = len(self.missing) - NAMED
+        missing = ", ".join(self.missing[:NAMED]) + (f" and {others} others" if others > 0 else "")
+        return "; ".join(filter(None, (self.unfinished, missing and f"missing: {missing}")))
 
 
 def read_comparison(db: Database, name: str) -> Comparison:

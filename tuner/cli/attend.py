@@ -1,15 +1,18 @@
-"""Staying with workers that were started here until their work is done, and ending them when told to."""
+"""Workers that a command starts here: staying with them until their work is done, ending them when told to."""
 
 from __future__ import annotations
 
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 import click
+
+from tuner.cli.context import Context
+from tuner.cli.slots import Crew
 
 if TYPE_CHECKING:
     from tuner.launchers.local import LocalWorkers
@@ -18,6 +21,24 @@ EXIT_SECONDS = 20.0  # workers end by themselves within this once nothing is lef
 DRAIN_SECONDS = 30.0  # or once told to; after that they are told again, more sternly each time
 _OVER = object()
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def local_workers(
+    context: Context, crew: Crew, studies: Sequence[str], database_url: str, *, detached: bool = False
+) -> LocalWorkers:
+    """Workers as the command line asks for them, to be started."""
+    from tuner.launchers.local import LocalWorkers
+
+    return LocalWorkers(
+        studies,
+        database_url=database_url,
+        settings=context.settings,
+        slots=crew.slots,
+        device=crew.device,
+        hang_seconds=crew.hang_seconds,
+        detached=detached,
+        options=context.loudness,
+    )
 
 
 def attend(workers: LocalWorkers, looks: Iterator[None], say: Callable[[str], None]) -> None:

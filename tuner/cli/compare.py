@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from functools import cache
@@ -13,9 +12,10 @@ import click
 
 from tuner.cli.comparison import report, to_option
 from tuner.cli.context import Context, pass_context
-from tuner.cli.launch import prepare_data, repeated, spec_arguments
+from tuner.cli.launch import prepare_data
 from tuner.cli.output import format_option
-from tuner.cli.worker import sensible_slots, slot_options
+from tuner.cli.slots import Crew, crew_options
+from tuner.cli.spec_file import SpecFile, spec_arguments
 from tuner.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 METHODS = "grid,random,tpe"
 
 
-@click.command("compare")
+@click.command("compare", short_help="Search a file by several methods.")
 @spec_arguments
 @click.option("--methods", default=METHODS, show_default=True, metavar="LIST", help="What to compare.")
 @click.option(
@@ -38,29 +38,16 @@ METHODS = "grid,random,tpe"
     metavar="N",
     help="Search with so many seeds: search.seed of the file and those behind it.",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(0),
-    default=1,
-    show_default=True,
-    metavar="N",
-    help="Worker processes to start here; 0 makes the studies and starts nothing.",
-)
-@slot_options
+@crew_options
 @to_option
 @format_option
 @pass_context
 def command(
     context: Context,
-    spec_file: Path,
-    overrides: tuple[str, ...],
-    name: str | None,
+    spec_file: SpecFile,
     methods: str,
     seeds: int,
-    workers: int,
-    slots: int | None,
-    device: str,
-    hang_seconds: float | None,
+    crew: Crew,
     to: Path | None,
     format: str,
 ) -> None:
@@ -69,27 +56,26 @@ def command(
     The studies are named NAME.METHOD.SEED, share one data split, and are ordinary ones in every other way. Run again,
     the command does what is missing; more seeds, other methods or a larger budget add to what is there.
     """
-    from tuner.spec.study import read_spec
+    asked = _methods(methods)
+    budget = _shared_budget(context, spec_file, asked)
 
     @cache
     def searched_by(method: Method) -> StudySpec:
-        return read_spec(spec_file, (*overrides, f"search.method={method}"), name)
+        return spec_file.read(f"search.method={method}", *budget)
 
     def member(method: Method, seed: int) -> StudySpec:
         base = searched_by(method)
         return base.with_search(name=f"{base.name}.{method}.{seed}", method=method, seed=seed)
 
-    asked = _methods(methods)
     base = searched_by(asked[0])
     _check_name(base.name, asked, base.search.seed + seeds - 1)
     # A seed of each method before the next one: cut short, the comparison is still a fair one.
     pairs = [(method, base.search.seed + place) for place in range(seeds) for method in asked]
     specs = [member(*pair) for pair in pairs]
-    slots = sensible_slots(slots, device, workers)
     url = context.database_url()
     prepare_data(context, base)
 
-    from tuner.launchers.local import LocalWorkers
+    from tuner.cli.attend import local_workers
     from tuner.storage.comparisons import launch_comparison, list_comparisons
     from tuner.storage.connection import Database
     from tuner.versions import versions
@@ -99,19 +85,12 @@ def command(
         earlier = [(each.method, each.seed) for found in list_comparisons(db, base.name) for each in found.members]
         specs += [member(*pair) for pair in earlier if pair not in pairs]
         launch_comparison(db, base.name, _document(base), specs, versions())
-        again = ("compare", str(spec_file), *repeated(overrides, name), "--methods", methods, "--seeds", str(seeds))
+        again = ("compare", *spec_file.words, "--methods", methods, "--seeds", str(seeds))
         _introduce(context, base.name, specs)
-        if workers:
-            crew = LocalWorkers(
-                [spec.name for spec in specs],
-                database_url=url,
-                settings=context.settings,
-                slots=slots,
-                device=device,
-                hang_seconds=hang_seconds,
-            )
+        if crew.workers:
+            workers = local_workers(context, crew, [spec.name for spec in specs], url)
             try:
-                _train(context, crew, workers, db, specs, format)
+                _train(context, workers, crew.workers, db, specs, format)
             except click.Abort:
                 context.note(f"what ran was given back; go on with: {context.command_line(*again)}")
                 raise
@@ -122,18 +101,31 @@ def command(
 
 def _methods(text: str) -> list[Method]:
     """Raises InvalidInput for a method that there is not, or none at all."""
+    from tuner.spec.faults import one_of
     from tuner.spec.search import Method
 
     known: dict[str, Method] = {method: method for method in get_args(Method)}
     words = list(dict.fromkeys(word for word in re.split(r"[,\s]+", text) if word))
     for word in words:
         if word not in known:
-            near = difflib.get_close_matches(word, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"one of {', '.join(known)}"
-            raise InvalidInput(f"--methods: no search method {word!r}; {hint}")
+            raise InvalidInput(f"--methods: no search method {word!r}; {one_of(word, known)}")
     if not words:
         raise InvalidInput(f"--methods: name at least one of {', '.join(known)}")
     return [known[word] for word in words]
+
+
+def _shared_budget(context: Context, spec_file: SpecFile, methods: Sequence[Method]) -> tuple[str, ...]:
+    """The overrides that give every method the size of the grid, where that is the only end that the file has."""
+    from tuner.spec.source import read_source
+
+    if "grid" not in methods:
+        return ()
+    points = spec_file.read("search.method=grid").budget.trials
+    limits = read_source(spec_file.path, spec_file.overrides).document.get("budget", {})
+    if any(limit is not None for limit in limits.values()):
+        return ()
+    context.note(f"the file names no budget: each study has as many trials as the grid has points, {points:,}")
+    return (f"budget.trials={points}",)
 
 
 def _check_name(name: str, methods: Sequence[Method], last_seed: int) -> None:
@@ -176,11 +168,13 @@ def _introduce(context: Context, name: str, specs: Sequence[StudySpec]) -> None:
                 says += f"; the grid has {size:,} points"
         elif method == "tpe":
             says += f"; the first {STARTUP_TRIALS} are random search's"
+            if spec.budget.trials is not None and spec.budget.trials <= STARTUP_TRIALS:
+                says += f": with {spec.budget.trials} trials the same as random"
         context.note(f"  {method:<7} {says}")
 
 
 def _train(
-    context: Context, crew: LocalWorkers, workers: int, db: Database, specs: Sequence[StudySpec], format: str
+    context: Context, workers: LocalWorkers, count: int, db: Database, specs: Sequence[StudySpec], format: str
 ) -> None:
     """Starts the workers and stays until they end. Raises WorkersFailed where they do before the studies do."""
     from tuner.cli.attend import attend
@@ -190,7 +184,7 @@ def _train(
     if progress.is_done():
         return
     with progress:
-        crew.start(workers)
-        attend(crew, progress.follow(), progress.say)
+        workers.start(count)
+        attend(workers, progress.follow(), progress.say)
     if not progress.is_done():
-        raise crew.failure()
+        raise workers.failure()

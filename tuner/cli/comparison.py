@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tuner.cli.context import Context, pass_context
+from tuner.cli.deletion import delete_options, is_agreed
 from tuner.cli.output import Column, emit, emit_one, format_option
 from tuner.errors import ArtifactError
 
@@ -34,7 +35,7 @@ def to_option(command: Command) -> Command:
 
 @click.group("comparison")
 def command() -> None:
-    """Look at comparisons of search methods."""
+    """Look at comparisons, or delete them."""
 
 
 @command.command("list")
@@ -42,44 +43,61 @@ def command() -> None:
 @pass_context
 def list_(context: Context, format: str) -> None:
     """List the comparisons."""
-    url = context.database_url()
+    with context.connect() as db:
+        from tuner.storage.comparisons import list_comparisons
+        from tuner.storage.studies import list_studies
 
-    from tuner.storage.comparisons import list_comparisons
-    from tuner.storage.connection import Database
-    from tuner.storage.studies import list_studies
-
-    with Database(url) as db:
-        states = {study.name: study.state for study in list_studies(db)}
-        rows = [
-            {
-                "name": comparison.name,
-                "methods": list(dict.fromkeys(member.method for member in comparison.members)),
-                "seeds": len({member.seed for member in comparison.members}),
-                "studies": [member.study for member in comparison.members],
-                "size": len(comparison.members),
-                "ended": sum(states[member.study].ended for member in comparison.members),
-                "created_at": comparison.created_at,
-            }
-            for comparison in list_comparisons(db)
-        ]
+        comparisons = list_comparisons(db)
+        ended = {study.name for study in list_studies(db) if study.state.ended}
+    rows = [
+        {
+            "name": comparison.name,
+            "methods": list(dict.fromkeys(member.method for member in comparison.members)),
+            "seeds": len({member.seed for member in comparison.members}),
+            "studies": [member.study for member in comparison.members],
+            "size": len(comparison.members),
+            "ended": sum(member.study in ended for member in comparison.members),
+            "created_at": comparison.created_at,
+        }
+        for comparison in comparisons
+    ]
     emit(
         rows, ("name", "methods", "seeds", Column("size", "studies"), "ended", Column("created_at", "created")), format
     )
 
 
-@command.command()
+@command.command(short_help="Show what each method has found.")
 @click.argument("name")
 @to_option
 @format_option
 @pass_context
 def show(context: Context, name: str, to: Path | None, format: str) -> None:
     """Show what each method of the comparison NAME has found, and write its curves and their figures."""
-    url = context.database_url()
-
-    from tuner.storage.connection import Database
-
-    with Database(url) as db:
+    with context.connect() as db:
         report(context, db, name, to, format)
+
+
+@command.command(short_help="Delete a comparison with its studies.")
+@click.argument("name")
+@delete_options
+@pass_context
+def delete(context: Context, name: str, dry_run: bool, yes: bool) -> None:
+    """Delete the comparison NAME with its studies, their trials, checkpoints and logs.
+
+    The table and the figures that `tuner compare` wrote stay.
+    """
+    with context.connect() as db:
+        from tuner.storage import artifacts
+        from tuner.storage.comparisons import delete_comparison, get_comparison
+        from tuner.storage.studies import spent
+
+        members = get_comparison(db, name).members
+        trials = sum(spent(db, member.study_id).trials for member in members)
+        what = f"comparison {name} with {len(members)} studies and {trials} trials"
+        if is_agreed(what, dry_run=dry_run, yes=yes):
+            for study in delete_comparison(db, name):
+                artifacts.remove_study(context.settings.artifacts, study.folder)
+            context.note(f"deleted {what}")
 
 
 def report(context: Context, db: Database, name: str, to: Path | None, format: str) -> None:
@@ -100,7 +118,8 @@ def report(context: Context, db: Database, name: str, to: Path | None, format: s
         "comparison": name,
         "metric": comparison.metric,
         "direction": comparison.direction,
-        "unfinished": comparison.note or None,
+        "unfinished": comparison.unfinished or None,
+        "missing": comparison.missing,
         "methods": rows,
         "studies": [run.study for run in comparison.runs],
         "note": _claim(rows),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Context:
     settings: Settings
     quiet: bool  # -q: results and errors only
-    verbosity: int  # how many -v
+    verbose: bool  # -v: workers log every epoch
     database: str | None  # --database
 
     def database_url(self) -> str:
@@ -36,6 +36,12 @@ class Context:
         from tuner.storage.connection import Database
 
         return Database(url)
+
+    @property
+    def loudness(self) -> list[str]:
+        """The options -q and -v again, for workers that are started here."""
+        options = {"--quiet": self.quiet, "--verbose": self.verbose}
+        return [option for option, is_given in options.items() if is_given]
 
     def note(self, message: str) -> None:
         """Says on stderr what is worth knowing but is no result."""

@@ -11,10 +11,10 @@ from tuner.errors import NotFound
 
 @click.group("data")
 def command() -> None:
-    """Look at the built-in data sets and make them ready."""
+    """Look at the data sets and make them ready."""
 
 
-@command.command("list")
+@command.command("list", short_help="List the data sets.")
 @format_option
 @pass_context
 def list_(context: Context, format: str) -> None:
@@ -34,7 +34,7 @@ def list_(context: Context, format: str) -> None:
     emit(rows, ("name", "task", "examples", "ready"), format)
 
 
-@command.command()
+@command.command(short_help="Download and prepare a data set.")
 @click.argument("name")
 @pass_context
 def fetch(context: Context, name: str) -> None:

@@ -19,7 +19,7 @@ def command() -> None:
     """Start, stop and upgrade the database."""
 
 
-@command.command()
+@command.command(short_help="Start the embedded server.")
 @pass_context
 def start(context: Context) -> None:
     """Start the embedded server, unless it runs, and print its URL."""
@@ -28,14 +28,14 @@ def start(context: Context) -> None:
     click.echo(context.database_url())
 
 
-@command.command()
+@command.command(short_help="Stop the embedded server.")
 @pass_context
 def stop(context: Context) -> None:
     """Stop the embedded server; running workers wait for it to come back."""
     context.note("stopped" if _embedded(context).stop() else "it was not running")
 
 
-@command.command()
+@command.command(short_help="Say whether the server runs, and where.")
 @format_option
 @pass_context
 def status(context: Context, format: str) -> None:
@@ -44,7 +44,7 @@ def status(context: Context, format: str) -> None:
     emit_one(_named(given) if given else _own(_embedded(context)), format)
 
 
-@command.command()
+@command.command(short_help="Bring the tables to this version's form.")
 @pass_context
 def upgrade(context: Context) -> None:
     """Bring the tables to the form that this version of tuner and of Optuna need."""

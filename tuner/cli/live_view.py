@@ -88,7 +88,7 @@ def _best(snapshot: Snapshot) -> Text:
     best = snapshot.best
     if best is None:
         waiting = snapshot.state is StudyState.RUNNING and not snapshot.running
-        return Text("waiting for a worker" if waiting else f"no {snapshot.metric} yet", style="dim")
+        return Text(snapshot.awaited if waiting else f"no {snapshot.metric} yet", style="dim")
     return Text.assemble(
         f"best {snapshot.metric} ",
         (show(best.value), "bold green"),

@@ -61,7 +61,7 @@ def exit_codes() -> Iterator[tuple[int, str]]:
 
 @click.command(cls=Tuner, name="tuner", commands=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-q", "--quiet", is_flag=True, help="Print results and errors only.")
-@click.option("-v", "--verbose", count=True, help="Print more; twice for still more.")
+@click.option("-v", "--verbose", is_flag=True, help="Let workers log every epoch as well.")
 @click.option(
     "--database",
     metavar="URL",
@@ -69,14 +69,14 @@ def exit_codes() -> Iterator[tuple[int, str]]:
 )
 @click.version_option(__version__, "--version", prog_name="tuner", message="%(prog)s %(version)s")
 @click.pass_context
-def tuner(ctx: click.Context, quiet: bool, verbose: int, database: str | None) -> None:
+def tuner(ctx: click.Context, quiet: bool, verbose: bool, database: str | None) -> None:
     """Hyperparameter tuning for PyTorch: studies in PostgreSQL, workers anywhere, trials that survive.
 
     Begin with:  tuner launch search_spaces/digits_cnn.yaml
     """
     from tuner.settings import read_settings
 
-    ctx.obj = Context(settings=read_settings(), quiet=quiet, verbosity=verbose, database=database)
+    ctx.obj = Context(settings=read_settings(), quiet=quiet, verbose=verbose, database=database)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -168,11 +168,12 @@ def _emit_rich(cells: Sequence[Sequence[str]], columns: Sequence[Column], right:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    # Text, because a parameter such as `learning_rate[sgd]` would be taken for markup.
     for column, numeric in zip(columns, right, strict=True):
-        # Text, because a parameter such as `learning_rate[sgd]` would be taken for markup.
-        table.add_column(Text(column.heading), justify="right" if numeric else "left", overflow="fold")
+        table.add_column(Text(column.heading), justify="right" if numeric else "left")
+    # A row is a line: where there is no room the widest cells are cut short, those that hold the most by far.
     for line in cells:
-        table.add_row(*map(Text, line))
+        table.add_row(*(Text(cell, no_wrap=True, overflow="ellipsis") for cell in line))
     Console().print(table)
 
 

@@ -17,7 +17,7 @@ from tuner.spec.config import Metric
 from tuner.spec.search import BudgetConfig
 from tuner.states import Outcome, StudyState, TrialState
 from tuner.storage.connection import Database
-from tuner.storage.studies import get_study
+from tuner.storage.studies import Spent, get_study, goes_on, list_studies
 from tuner.storage.trials import TrialRecord, list_trials
 
 REFRESH_SECONDS = 0.5
@@ -36,6 +36,7 @@ class Snapshot:
     finished: tuple[TrialRecord, ...]  # in the order in which they ended
     elapsed: float  # seconds since the study was made
     trouble: str | None = None  # why this is not the newest state
+    awaited: str = "waiting for a worker"  # what must happen before the first trial begins
 
     @property
     def running(self) -> tuple[TrialRecord, ...]:
@@ -71,6 +72,19 @@ class Snapshot:
     def trained_seconds(self) -> float:
         """Training time, summed over all slots."""
         return sum((trial.seconds for trial in (*self.open, *self.finished)), start=0.0)
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the budget leaves another trial to end or to begin."""
+        epochs_of_open = sum(self.epochs - trial.epochs for trial in self.open)
+        spent = Spent(
+            trials=self.trials,
+            open=len(self.open),
+            epochs=self.trained_epochs,
+            reserved_epochs=self.trained_epochs + epochs_of_open,
+            seconds=self.trained_seconds,
+        )
+        return goes_on(self.budget, self.epochs, spent)
 
     @property
     def progress(self) -> float:
@@ -150,3 +164,8 @@ class SnapshotReader:
             except DatabaseLost as error:
                 seen = replace(seen, trouble=str(error))
             yield seen
+
+
+def training_workers(db: Database, name: str) -> int:
+    """How many workers train trials of a study now."""
+    return next((study.workers for study in list_studies(db) if study.name == name), 0)

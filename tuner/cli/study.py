@@ -1,26 +1,28 @@
-"""`tuner study`: look at studies, steer them, open their test part, delete them."""
+"""`tuner study`: look at studies, steer them, delete them."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tuner.cli import evaluate
 from tuner.cli.context import Context, pass_context
+from tuner.cli.deletion import delete_options, is_agreed
 from tuner.cli.output import Column, emit, emit_one, format_option
 from tuner.cli.output import show as shown
+from tuner.cli.steering import ORDERS, command_for
 from tuner.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from tuner.storage.connection import Database
-    from tuner.storage.studies import StudyRecord
-    from tuner.storage.trials import TrialRecord
+    from tuner.spec.search import BudgetConfig
 
 
 @click.group("study")
 def command() -> None:
-    """Look at studies, steer them, and open their test part."""
+    """Look at studies, steer and judge them."""
 
 
 @command.command("list")
@@ -51,24 +53,24 @@ def list_(context: Context, format: str) -> None:
             for study in list_studies(db)
         ]
     columns = ("study", "state", "trials", Column("budget", "of"), "pruned", Column("fail", "failed"))
-    emit(rows, (*columns, "metric", "best", "workers", Column("seconds", "trained"), "created_at"), format)
+    emit(rows, (*columns, "best", "workers", Column("seconds", "trained")), format)
 
 
-@command.command("show")
+@command.command("show", short_help="Show where a study stands.")
 @click.argument("name")
 @format_option
 @pass_context
 def show(context: Context, name: str, format: str) -> None:
     """Show where the study NAME stands, and what is to be done next."""
     with context.connect() as db:
-        from tuner.cli.snapshot import SnapshotReader
+        from tuner.cli.snapshot import SnapshotReader, training_workers
         from tuner.cli.summary import best_of, counted, next_commands, result, status
         from tuner.storage.evaluations import list_evaluations
-        from tuner.storage.studies import get_study, list_studies
+        from tuner.storage.studies import get_study
 
         study = get_study(db, name)
         snapshot = SnapshotReader(db, name).look()
-        workers = next((listed.workers for listed in list_studies(db) if listed.name == name), 0)
+        workers = training_workers(db, name)
         opened = list_evaluations(db, study.study_id)
     spec = study.spec
     known: dict[str, Any] = {
@@ -104,7 +106,7 @@ def show(context: Context, name: str, format: str) -> None:
     )
 
 
-@command.command()
+@command.command(short_help="Show a study as it runs.")
 @click.argument("name")
 @pass_context
 def watch(context: Context, name: str) -> None:
@@ -119,7 +121,7 @@ def watch(context: Context, name: str) -> None:
         emit_one(closing(context, reader.look()), "table")
 
 
-@command.command()
+@command.command(short_help="Print the best trial of a study.")
 @click.argument("name")
 @format_option
 @pass_context
@@ -145,43 +147,11 @@ def best(context: Context, name: str, format: str) -> None:
     )
 
 
-@command.command()
+@command.command("set", short_help="Give a study another budget.")
 @click.argument("name")
-@pass_context
-def pause(context: Context, name: str) -> None:
-    """Let running epochs of the study NAME finish and give its trials back; its workers wait."""
-    _steer(context, name, "paused", "what runs is given back after its epoch", "resume")
-
-
-@command.command()
-@click.argument("name")
-@pass_context
-def resume(context: Context, name: str) -> None:
-    """Go on with a study that was paused, stopped or cancelled."""
-    _steer(context, name, "running", "workers may take trials again", "show")
-
-
-@command.command()
-@click.argument("name")
-@pass_context
-def stop(context: Context, name: str) -> None:
-    """Begin no more trials of the study NAME; those that run train to their end."""
-    _steer(context, name, "stopping", "running trials train to their end, no others begin", "show")
-
-
-@command.command()
-@click.argument("name")
-@pass_context
-def cancel(context: Context, name: str) -> None:
-    """End the study NAME now; trials that run are ended as cancelled."""
-    _steer(context, name, "cancelled", "running trials are ended now", "show")
-
-
-@command.command("set")
-@click.argument("name")
-@click.option("--trials", type=click.IntRange(1, 1_000_000), metavar="N", help="Trials, whatever their outcome.")
-@click.option("--total-epochs", type=click.IntRange(1), metavar="N", help="Epochs trained, summed over all trials.")
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="Seconds of training, summed.")
+@click.option("--trials", type=int, metavar="N", help="Trials, whatever their outcome.")
+@click.option("--total-epochs", type=int, metavar="N", help="Epochs trained, summed over all trials.")
+@click.option("--seconds", type=float, metavar="S", help="Seconds of training, summed.")
 @pass_context
 def set_(context: Context, name: str, trials: int | None, total_epochs: int | None, seconds: float | None) -> None:
     """Give the study NAME another budget; one that has finished goes on if it is larger."""
@@ -194,18 +164,18 @@ def set_(context: Context, name: str, trials: int | None, total_epochs: int | No
         from tuner.storage.studies import get_study, set_budget
 
         study = get_study(db, name)
+        budget = _limits({**study.budget.model_dump(), **given})
         points = Grid(study.spec.space).size
         if study.spec.search.method == "grid" and trials is not None and trials > points:
             raise InvalidInput(f"--trials {trials}: the grid of study {name!r} has {points} points")
-        study = set_budget(db, name, study.budget.model_copy(update=given))
-    budget = ", ".join(f"{limit} {amount}" for limit, amount in study.budget if amount is not None)
-    context.note(f"study {name}: {study.state}, budget {budget}")
+        study = set_budget(db, name, budget)
+    limited = ", ".join(f"{limit} {amount}" for limit, amount in study.budget if amount is not None)
+    context.note(f"study {name}: {study.state}, budget {limited}")
 
 
-@command.command()
+@command.command(short_help="Delete a study with all its files.")
 @click.argument("name")
-@click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@delete_options
 @pass_context
 def delete(context: Context, name: str, dry_run: bool, yes: bool) -> None:
     """Delete the study NAME with its trials, checkpoints and logs."""
@@ -215,80 +185,30 @@ def delete(context: Context, name: str, dry_run: bool, yes: bool) -> None:
 
         study = get_study(db, name)
         trials = spent(db, study.study_id).trials
-        folder = context.settings.artifacts / str(study.study_id)
+        folder = context.settings.artifacts / study.folder
         what = f"study {name} with {trials} trials" + (f", and {folder}" if folder.is_dir() else "")
-        if dry_run:
-            click.echo(f"would delete {what}")
-            return
-        if not yes:
-            if not sys.stdin.isatty():
-                raise InvalidInput(f"nothing was deleted: say --yes to delete {what}")
-            click.confirm(f"delete {what}?", abort=True, err=True)
-        delete_study(db, name)
-        artifacts.remove_study(context.settings.artifacts, study.study_id)
-        context.note(f"deleted {what}")
+        if is_agreed(what, dry_run=dry_run, yes=yes):
+            delete_study(db, name)
+            artifacts.remove_study(context.settings.artifacts, study.folder)
+            context.note(f"deleted {what}")
 
 
-@command.command()
-@click.argument("name")
-@format_option
-@pass_context
-def evaluate(context: Context, name: str, format: str) -> None:
-    """Score the best trial of the study NAME on the held-out test part, once.
+def _limits(budget: Mapping[str, float | None]) -> BudgetConfig:
+    """Raises InvalidInput with a line for each limit that cannot be."""
+    from pydantic import ValidationError
 
-    The opening is recorded. Asked again, this prints the recorded scores and opens nothing: a test part that is looked
-    at repeatedly becomes a second validation part.
-    """
-    with context.connect() as db:
-        from tuner.storage.evaluations import list_evaluations
-        from tuner.storage.studies import get_study
-        from tuner.storage.trials import find_trial
-        from tuner.training.data import info, prepare
+    from tuner.spec.explain import explained
+    from tuner.spec.faults import dotted
+    from tuner.spec.search import BudgetConfig
 
-        study = get_study(db, name)
-        best = find_trial(db, study, "best")
-        data_folder = prepare(study.spec.data, context.settings)
-        if not list_evaluations(db, study.study_id):
-            _open_test_part(context, db, study, best)
-        first = list_evaluations(db, study.study_id)[0]
-        trial = find_trial(db, study, first.number)
-    if trial.number != best.number:
-        context.note(f"the test part was opened for trial {trial.number}; trial {best.number} is the best by now")
-    emit_one(
-        {
-            "study": name,
-            "trial": trial.number,
-            "validation": {study.spec.objective.metric: trial.value},
-            "test": first.scores,
-            "baselines": info(data_folder).baselines,
-            "opened_at": first.opened_at,
-        },
-        format,
-    )
+    try:
+        return BudgetConfig.model_validate(budget)
+    except ValidationError as error:
+        faults = explained(error, dict(budget))
+        lines = [f"--{dotted(fault.path).replace('_', '-')}: {fault.message}" for fault in faults]
+        raise InvalidInput("\n".join(lines)) from None
 
 
-def _open_test_part(context: Context, db: Database, study: StudyRecord, best: TrialRecord) -> None:
-    """Scores and records. Raises InvalidInput while the study may still choose another trial."""
-    from tuner.cli.trial import checkpoint_of
-    from tuner.storage.evaluations import log_evaluation
-    from tuner.training.data import location
-    from tuner.training.evaluation import score
-
-    if not study.state.ended:
-        raise InvalidInput(
-            f"study {study.name!r} is {study.state}: its test part is opened once, when the search has ended; to end "
-            f"it: {context.command_line('study', 'stop', study.name)}"
-        )
-    spec = study.spec
-    kept = checkpoint_of(context, best)
-    scores = score(spec.space.resolve(best.params), kept, location(spec.data, context.settings), "test")
-    log_evaluation(db, study.study_id, best.number, scores)
-
-
-def _steer(context: Context, name: str, state: str, meaning: str, then: str) -> None:
-    with context.connect() as db:
-        from tuner.states import StudyState
-        from tuner.storage.studies import set_state
-
-        study = set_state(db, name, StudyState(state))
-    context.note(f"study {name}: {study.state}; {meaning}; next: {context.command_line('study', then, name)}")
+for order in ORDERS:
+    command.add_command(command_for(order))
+command.add_command(evaluate.command)

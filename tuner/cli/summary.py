@@ -109,11 +109,13 @@ def next_commands(context: Context, snapshot: Snapshot, workers: int) -> Mapping
             return {"watch": command("study", "watch", name)}
         case StudyState.PAUSED | StudyState.CANCELLED:
             return {"resume": command("study", "resume", name)}
+    resume = {"resume": command("study", "resume", name)} if snapshot.goes_on else {}  # it was stopped
     if snapshot.best is None:
-        return {"see why": command("trial", "list", name)}
+        return resume or {"see why": command("trial", "list", name)}
     return {
         "export": command("trial", "export", name, "best", "--to", f"{name}-best"),
         "test": command("study", "evaluate", name),
         "show": command("trial", "show", name, "best"),
         "dashboard": command("dashboard"),
+        **resume,
     }

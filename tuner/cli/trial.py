@@ -27,7 +27,7 @@ _SPARKLINE_WIDTH = 40
 
 @click.group("trial")
 def command() -> None:
-    """Look at the trials of a study, and export their models."""
+    """Look at trials, and export their models."""
 
 
 @command.command("list")
@@ -44,7 +44,7 @@ def list_(context: Context, study: str, format: str) -> None:
     emit(rows, ("number", "state", "value", "epochs", "attempts", "outcome", "seconds", "params"), format)
 
 
-@command.command()
+@command.command(short_help="Show all that is known of a trial.")
 @click.argument("study")
 @click.argument("trial", metavar="N|best")
 @format_option
@@ -69,7 +69,7 @@ def show(context: Context, study: str, trial: str, format: str) -> None:
     emit_one({**known, "curve": _curve(curve), "config": _config(record, found), "commands": commands}, format)
 
 
-@command.command()
+@command.command(short_help="Print what a trial's training wrote.")
 @click.argument("study")
 @click.argument("trial", metavar="N|best")
 @click.option("--follow", "-f", is_flag=True, help="Go on printing until the trial ends.")
@@ -83,7 +83,7 @@ def logs(context: Context, study: str, trial: str, follow: bool) -> None:
 
         record = get_study(db, study)
         found = find_trial(db, record, trial)
-        log = TrialArtifacts(root=context.settings.artifacts, study_id=record.study_id, trial_id=found.trial_id).log
+        log = TrialArtifacts(root=context.settings.artifacts, study=record.folder, trial_id=found.trial_id).log
         if not log.is_file() and not follow:
             raise NotFound(f"trial {found.number} has written nothing yet, or elsewhere: there is no {log}")
         position = 0
@@ -95,7 +95,7 @@ def logs(context: Context, study: str, trial: str, follow: bool) -> None:
             time.sleep(FOLLOW_SECONDS)
 
 
-@command.command()
+@command.command(short_help="Write a trial's model to a folder.")
 @click.argument("study")
 @click.argument("trial", metavar="N|best")
 @click.option("--to", "folder", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Folder to write.")

@@ -56,8 +56,10 @@ class LocalWorkers:
         device: str = "auto",
         hang_seconds: float | None = None,  # None: the worker's own
         detached: bool = False,
+        options: Sequence[str] = (),  # of `tuner` itself: -v, -q
     ) -> None:
-        self._command = [sys.executable, "-m", "tuner", "worker", "start", *studies]
+        self._command = [sys.executable, "-P", "-m", "tuner", *options, "worker", "start", *studies]
+        # -P: whatever.py in the folder where somebody typed `tuner launch` is none of ours.
         self._command += ["--slots", str(slots), "--device", device]
         if hang_seconds is not None:
             self._command += ["--hang-limit", str(hang_seconds)]
@@ -152,7 +154,7 @@ def _failure(code: int, log: Path) -> TunerError:
     last = _last_line(log)
     if code in _ERRORS and last.startswith("tuner: "):
         return _ERRORS[code](last.removeprefix("tuner: "))
-    ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    ended = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
     return WorkersFailed(f"a worker {ended}: {last or 'it said nothing'} (log: {log})")
 
 

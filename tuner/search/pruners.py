@@ -35,6 +35,7 @@ class Pruner:
     """Decides for one study; trials train for at most `epochs` epochs."""
 
     def __init__(self, search: SearchConfig, epochs: int) -> None:
+        self._epochs = epochs
         self._min_epochs = 0 if isinstance(search.pruner, NoPruner) else search.pruner.min_epochs
         self._pruner = _build(search.pruner, epochs)
         # Hyperband hashes the study's name with the trial's number into a bracket: the name is the seed.
@@ -47,7 +48,7 @@ class Pruner:
 
     def decide(self, history: History, trial: FrozenTrial, epoch: int) -> Decision:
         """Whether `trial`, whose curve ends at `epoch` (from 1), is to be given up."""
-        if epoch < self._min_epochs:
+        if not self._min_epochs <= epoch < self._epochs:  # after the last epoch there is nothing to save
             return Decision(prune=False, attributes={})
         storage = HistoryStorage(history, self._name)
         return Decision(prune=self._pruner.prune(study_of(storage), trial), attributes=storage.attributes)

@@ -19,14 +19,15 @@ _BOUNDS = {
     "less_than": ("lt", "less than"),
     "less_than_equal": ("le", "at most"),
 }
+_MAPPING = "a mapping"
 _KINDS = {
     "int_type": ("a whole number", "write one, such as 32"),
     "float_type": ("a number", "write one, such as 0.001"),
     "bool_type": ("true or false", "write true or false"),
     "string_type": ("text", "write a word, or put it in quotes"),
     "tuple_type": ("a list", "write [...]"),
-    "dict_type": ("a mapping", "write {key: value, ...}"),
-    "model_type": ("a mapping", "write {key: value, ...}"),
+    "dict_type": (_MAPPING, "write {key: value, ...}"),
+    "model_type": (_MAPPING, "write {key: value, ...}"),
 }
 _SHAPES = {
     "<range>": "has no range; list its values: {choices: [...]}",
@@ -35,16 +36,23 @@ _SHAPES = {
     "<fixed>": "is not a case; a case is a mapping with its condition: {..., when: {training.optimizer: sgd}}",
 }
 
-_HINTS = {
-    "study": "name the study (study: digits-cnn)",
+# What to write where a key is missing, and where it stands but holds no mapping.
+_MAPPINGS = {
     "data": "name the data set (data: {name: digits})",
     "model": "name a family (model: {family: cnn})",
+    "search": "name the method (search: {method: tpe})",
+    "budget": "name what is limited (budget: {trials: 40})",
+    "when": "name a knob and its value (when: {training.optimizer: sgd})",
+}
+_MISSING = _MAPPINGS | {
+    "study": "name the study (study: digits-cnn)",
     "low": "a range has low and high",
     "high": "a range has low and high",
     "choices": "list the values: {choices: [...]}",
     "value": "give the value",
     "when": "a value that always holds is written without a mapping",
 }
+_OTHER_WORDS = {"min": "low", "max": "high"}  # of other programs' ranges
 
 Location = tuple[str | int, ...]  # pydantic's: a path with the tags of unions between its steps
 
@@ -92,7 +100,11 @@ def _unknown(location: Location, path: Path) -> Fault:
     """The fault of an unknown key; it involves the key that was meant."""
     *around, key = path
     known = _keys(location[:-1])
-    if meant := did_you_mean(str(key), known):
+    section, _, name = str(key).partition(".")
+    if section in known and name in _keys((*location[:-1], section)):
+        return Fault(path=path, message=f"unknown key; write it as {section}: {{{name}: ...}}")
+    other = _OTHER_WORDS.get(str(key))
+    if meant := other if other in known else did_you_mean(str(key), known):
         suggested = (*around, meant)
         return Fault(path=path, message=f"unknown key; did you mean {dotted(suggested)}?", involves=(suggested,))
     for section in StudyFile.model_fields:
@@ -106,7 +118,7 @@ def _message(details: ErrorDetails, path: Path) -> str:
     value, context = details["input"], details.get("ctx", {})
     match details["type"]:
         case "missing":
-            return f"missing; {_HINTS.get(str(path[-1]), 'give it')}"
+            return f"missing; {_MISSING.get(str(path[-1]), 'give it')}"
         case "union_tag_not_found":
             return f"missing; one of {', '.join(_named(details))}"
         case "union_tag_invalid" if _is_shape(details):
@@ -123,11 +135,13 @@ def _message(details: ErrorDetails, path: Path) -> str:
             return "is empty; give at least one"
         case kind if kind in _KINDS:
             what, right = _KINDS[kind]
-            right = _HINTS.get(str(path[-1]), right) if what == "a mapping" else right
+            right = _MAPPINGS.get(str(path[-1]), right) if what == _MAPPING else right
             return f"{shown(value)} is not {what}; {right}"
         case kind if kind in _BOUNDS:
             key, words = _BOUNDS[kind]
-            return f"{shown(value)} is out of bounds; it must be {words} {context[key]:g}"
+            bound = context[key]
+            text = f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
+            return f"{shown(value)} is out of bounds; it must be {words} {text}"
         case _:
             return details["msg"]
 

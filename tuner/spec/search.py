@@ -62,11 +62,15 @@ InnerPrunerConfig = Annotated[
 
 
 class PatientPruner(Record):
-    """Lets the pruner inside speak only once a trial has not improved for `patience` epochs."""
+    """Lets the pruner inside speak only where a trial's latest epochs are worse than its best (Optuna's rule).
+
+    That is where the best of the last `patience` + 1 epochs is worse than the best before them, by more than
+    `min_delta`: a trial that stays on a plateau is left alone.
+    """
 
     name: Literal["patient"] = "patient"
-    patience: int = Field(3, ge=1, description="epochs without improvement")
-    min_delta: float = Field(0.0, ge=0.0, description="what counts as an improvement")
+    patience: int = Field(3, ge=1, description="the last epochs, this many and one, are compared with those before")
+    min_delta: float = Field(0.0, ge=0.0, description="how much worse they must be")
     min_epochs: int = Field(1, ge=1, description="epochs that every trial may train")
     pruner: InnerPrunerConfig = NoPruner()
 
@@ -86,11 +90,14 @@ class SearchConfig(Record):
 
 
 MAX_TRIALS = 1_000_000
+MAX_TOTAL_EPOCHS = 1_000_000_000
 
 
 class BudgetConfig(Record):
     """Whichever is spent first ends the study."""
 
     trials: int | None = Field(None, ge=1, le=MAX_TRIALS, description="trials, whatever their outcome")
-    total_epochs: int | None = Field(None, ge=1, description="epochs trained, summed over all trials")
+    total_epochs: int | None = Field(
+        None, ge=1, le=MAX_TOTAL_EPOCHS, description="epochs trained, summed over all trials"
+    )
     seconds: float | None = Field(None, gt=0, description="seconds of training, summed over all trials")

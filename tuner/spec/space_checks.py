@@ -33,7 +33,7 @@ def _faults_of(
     if other is None:
         yield f"unknown knob; {one_of(path, knobs)}"
     elif other is knob:
-        yield "a knob cannot depend on itself"
+        yield "a knob cannot depend on itself; name another one"
     elif any(each_of(case) or isinstance(getattr(case, "value", None), tuple) for case in other.cases):
         yield f"{path} has a value for each layer; a condition needs a knob with one value"
     elif any(listed(case) is None for case in other.cases):

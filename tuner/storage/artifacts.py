@@ -1,10 +1,10 @@
 """Where checkpoints and logs are, below the artifacts folder that all workers share.
 
-    <study_id>/<trial_id>/log.txt
-    <study_id>/<trial_id>/<attempt>/<epoch>.ckpt
+    <study's folder>/<trial_id>/log.txt
+    <study's folder>/<trial_id>/<attempt>/<epoch>.ckpt
 
-Folders are named by numbers from the database: nothing that a user wrote becomes a path. The database stores paths
-relative to the artifacts folder.
+A study's folder is a UUID from the database and the rest are numbers: nothing that a user wrote becomes a path, and
+two databases may share a folder. The database stores paths relative to the artifacts folder.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class TrialArtifacts:
     """The files of one trial."""
 
     root: Path  # the artifacts folder
-    study_id: int
+    study: str  # the study's folder
     trial_id: int
 
     @property
     def folder(self) -> Path:
-        return self.root / str(self.study_id) / str(self.trial_id)
+        return self.root / self.study / str(self.trial_id)
 
     @property
     def log(self) -> Path:
@@ -43,20 +43,20 @@ class TrialArtifacts:
         """A checkpoint's path as the database stores it."""
         return checkpoint.relative_to(self.root).as_posix()
 
-    def sweep(self, attempt: int, checkpoint: str | None) -> None:
-        """Removes what attempts before this one left, except the checkpoint that the database points to.
+    def sweep(self, attempt: int, checkpoint: str) -> None:
+        """Removes what is of no more use once the database points to this attempt's `checkpoint`.
 
-        Files that are in use or gone already are passed over: the next sweep, or the study's end, removes them.
+        That is all that earlier attempts left, and this one's earlier epochs. What cannot be removed now is left to
+        a later sweep, or to `remove_study`.
         """
-        kept = None if checkpoint is None else self.root / checkpoint
-        for folder in _folders(self.folder):
-            if folder.name.isdigit() and int(folder.name) < attempt:
-                for file in folder.iterdir():
-                    if file != kept:
-                        with contextlib.suppress(OSError):
-                            file.unlink()
-                with contextlib.suppress(OSError):  # not empty: it holds the checkpoint
-                    folder.rmdir()
+        with contextlib.suppress(OSError):
+            for folder in _folders(self.folder):
+                if folder.name.isdigit() and int(folder.name) < attempt:
+                    shutil.rmtree(folder, ignore_errors=True)
+            kept = self.root / checkpoint
+            for file in kept.parent.glob("*.ckpt"):
+                if file.stem.isdigit() and int(file.stem) < int(kept.stem):
+                    file.unlink()
 
 
 def resolve(root: Path, stored: str) -> Path:
@@ -89,13 +89,13 @@ def check_writable(root: Path) -> None:
         raise ArtifactError(f"cannot write to the artifacts folder {root}: {error.strerror}") from error
 
 
-def remove_study(root: Path, study_id: int) -> None:
+def remove_study(root: Path, study: str) -> None:
     """Removes all files of a study.
 
     Raises ArtifactError.
     """
     try:
-        shutil.rmtree(root / str(study_id))
+        shutil.rmtree(root / study)
     except FileNotFoundError:
         pass
     except OSError as error:

@@ -11,14 +11,22 @@ _OPEN = "lease.outcome IS NULL AND lease.lease_until IS NOT NULL"
 _FENCE = f"lease.trial_id = %(trial)s AND lease.attempt = %(attempt)s AND {_OPEN}"
 
 _LEASE_UNTIL = "clock_timestamp() + make_interval(secs => %(lease)s)"
-_SECONDS_HELD = "extract(epoch FROM clock_timestamp() - lease.started_at)"
+
+# Of the attempt that holds a trial: until now, or until its lease ended. (`least` alone passes over nulls.)
+SECONDS_HELD = """CASE WHEN lease.lease_until IS NULL THEN 0 ELSE greatest(
+    extract(epoch FROM least(clock_timestamp(), lease.lease_until) - lease.started_at), 0)::float8 END"""
+
 _UTC_NOW = "clock_timestamp() AT TIME ZONE 'utc'"  # Optuna keeps naive times in UTC
 
 _CLAIM_FIELDS = """lease.trial_id, lease.number, lease.attempt, lease.deaths, lease.checkpoint,
     lease.lease_until IS NOT NULL AS expired,
-    EXISTS (SELECT 1 FROM trial_params WHERE trial_params.trial_id = lease.trial_id) AS sampled"""
+    EXISTS (
+        SELECT 1 FROM trial_system_attributes AS written
+        WHERE written.trial_id = lease.trial_id AND written.key = 'tuner:history'
+    ) AS sampled"""
 
-# What a claim decides on: the study, what it has spent and reserved, and the first trial that is free to be taken.
+# What a claim decides on: the study, what it has spent and reserved, and the first trial that is free to be taken
+# (a row that is locked is being renewed: its worker lives).
 LOOK = f"""{_LOCK}
 SELECT study.state, study.budget, study.epochs, spent.*,
     (SELECT to_jsonb(answered) FROM (
@@ -30,12 +38,13 @@ SELECT study.state, study.budget, study.epochs, spent.*,
         WHERE study_id = study.study_id AND outcome IS NULL
             AND (lease_until IS NULL OR lease_until < clock_timestamp())
         ORDER BY lease_until IS NULL, number LIMIT 1
+        FOR UPDATE SKIP LOCKED
     ) AS free) AS free
 FROM tuner.study, LATERAL (
     SELECT coalesce(max(lease.number) + 1, 0) AS trials,
         count(*) FILTER (WHERE lease.outcome IS NULL) AS open,
         coalesce(sum(CASE WHEN lease.outcome IS NULL THEN study.epochs ELSE lease.epoch END), 0) AS reserved_epochs,
-        coalesce(sum(lease.seconds + CASE WHEN lease.lease_until IS NULL THEN 0 ELSE {_SECONDS_HELD} END), 0)
+        coalesce(sum(lease.seconds + {SECONDS_HELD}), 0)
             AS seconds
     FROM tuner.lease WHERE lease.study_id = study.study_id
 ) AS spent
@@ -51,15 +60,12 @@ INSERT INTO tuner.lease (trial_id, study_id, number, worker_id, request, lease_u
 SELECT trial_id, %(study)s, %(number)s, %(worker)s, %(request)s, {_LEASE_UNTIL}, clock_timestamp() FROM trial
 RETURNING trial_id"""
 
-# An attempt that lost its lease is taken to have trained until its last renewal.
 TAKE = f"""
-UPDATE trials SET state = 'RUNNING' WHERE trial_id = %(trial)s;
 UPDATE tuner.lease SET worker_id = %(worker)s, request = %(request)s, attempt = attempt + 1,
-    deaths = deaths + (lease_until IS NOT NULL)::int,
-    seconds = seconds
-        + coalesce(greatest(extract(epoch FROM lease_until - started_at) - %(lease)s, 0), 0),
+    deaths = deaths + (lease_until IS NOT NULL)::int, seconds = seconds + {SECONDS_HELD},
     lease_until = {_LEASE_UNTIL}, started_at = clock_timestamp()
-WHERE trial_id = %(trial)s"""
+WHERE trial_id = %(trial)s;
+UPDATE trials SET state = 'RUNNING' WHERE trial_id = %(trial)s"""
 
 FINISH = "UPDATE tuner.study SET state = 'finished', ended_at = clock_timestamp() WHERE study_id = %(study)s"
 
@@ -106,7 +112,7 @@ TELL = f"""{_LOCK}
 WITH held AS (
     UPDATE tuner.lease SET outcome = %(outcome)s, reason = %(reason)s, epoch = {_EPOCH},
         checkpoint = coalesce(%(checkpoint)s, lease.checkpoint),
-        seconds = lease.seconds + {_SECONDS_HELD}, lease_until = NULL, finish_seq = study.finished_trials + 1
+        seconds = lease.seconds + {SECONDS_HELD}, lease_until = NULL, finish_seq = study.finished_trials + 1
     FROM tuner.study WHERE study.study_id = lease.study_id AND {_FENCE}
     RETURNING lease.trial_id, lease.study_id, lease.attempt, lease.epoch, lease.seconds
 ), counted AS (
@@ -135,12 +141,12 @@ WITH held AS (
 UPDATE trials SET state = %(state)s FROM held WHERE trials.trial_id = held.trial_id RETURNING trials.trial_id"""
 
 GIVE_BACK = _GIVE_BACK.format(
-    changes="reason = %(reason)s, deaths = deaths + %(died)s, ", seconds_held=_SECONDS_HELD, whose=_FENCE
+    changes="reason = %(reason)s, deaths = deaths + %(died)s, ", seconds_held=SECONDS_HELD, whose=_FENCE
 )
 
 _HELD_BY_WORKER = f"lease.worker_id = %(worker)s AND {_OPEN}"
 
-GIVE_BACK_ALL = _GIVE_BACK.format(changes="", seconds_held=_SECONDS_HELD, whose=_HELD_BY_WORKER)
+GIVE_BACK_ALL = _GIVE_BACK.format(changes="", seconds_held=SECONDS_HELD, whose=_HELD_BY_WORKER)
 
 RENEW = f"""
 UPDATE tuner.worker SET last_seen = clock_timestamp() WHERE worker_id = %(worker)s;

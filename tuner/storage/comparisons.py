@@ -13,7 +13,7 @@ from tuner.spec.diff import difference
 from tuner.spec.search import Method
 from tuner.spec.study import StudySpec
 from tuner.storage.connection import Database
-from tuner.storage.studies import check_launch, launch_study
+from tuner.storage.studies import StudyRecord, check_launch, delete_study, launch_study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +35,16 @@ class ComparisonRecord:
     created_at: datetime
 
 
+# One whose studies were all deleted keeps its name from nobody.
 _SAVE = """
-INSERT INTO tuner.comparison (name, document) VALUES (%(name)s, %(document)s) ON CONFLICT (name) DO NOTHING"""
+INSERT INTO tuner.comparison (name, document) VALUES (%(name)s, %(document)s)
+ON CONFLICT (name) DO UPDATE SET document = excluded.document
+WHERE NOT EXISTS (SELECT FROM tuner.comparison_study WHERE comparison_id = comparison.comparison_id)"""
 
-_FIND = """
-SELECT document, document = %(document)s::jsonb AS same FROM tuner.comparison WHERE name = %(name)s"""
+_OTHER = """
+SELECT document FROM tuner.comparison
+WHERE name = %(name)s AND document <> %(document)s::jsonb
+    AND EXISTS (SELECT FROM tuner.comparison_study WHERE comparison_id = comparison.comparison_id)"""
 
 _ADD = """
 INSERT INTO tuner.comparison_study (comparison_id, study_id, method, seed)
@@ -53,6 +58,8 @@ SELECT comparison.*, coalesce((
     WHERE comparison_study.comparison_id = comparison.comparison_id
 ), '[]') AS members
 FROM tuner.comparison WHERE %(name)s IS NULL OR name = %(name)s ORDER BY created_at, comparison_id"""
+
+_DELETE = "DELETE FROM tuner.comparison WHERE comparison_id = %(comparison)s"
 
 
 def launch_comparison(
@@ -77,9 +84,9 @@ def launch_comparison(
 
 
 def save_comparison(db: Database, name: str, document: Mapping[str, Any]) -> ComparisonRecord:
-    """Makes a comparison, or finds the one of that name with the same document.
+    """Makes a comparison, or finds the one of that name with the same document; one without studies is made anew.
 
-    Raises StudyChanged where the one of that name has another document.
+    Raises StudyChanged where the one of that name has studies and another document.
     """
     db.execute(_SAVE, name=name, document=document)
     _refuse_changed(db, name, document)
@@ -87,16 +94,26 @@ def save_comparison(db: Database, name: str, document: Mapping[str, Any]) -> Com
 
 
 def _refuse_changed(db: Database, name: str, document: Mapping[str, Any]) -> None:
-    for row in db.execute(_FIND, name=name, document=document):
-        if not row.same:
-            lines = difference(row.document, document)
-            first = f"comparison {name!r} exists with other contents; give this one another name: --name {name}-2"
-            raise StudyChanged("\n".join([first, *(f"  {line}" for line in lines)]))
+    for row in db.execute(_OTHER, name=name, document=document):
+        lines = difference(row.document, document)
+        first = f"comparison {name!r} exists with other contents; give this one another name: --name {name}-2"
+        raise StudyChanged("\n".join([first, *(f"  {line}" for line in lines)]))
 
 
 def add_member(db: Database, comparison: ComparisonRecord, *, study_id: int, method: str, seed: int) -> None:
     """Puts a study into a comparison; may be repeated."""
     db.execute(_ADD, comparison=comparison.comparison_id, study=study_id, method=method, seed=seed)
+
+
+def delete_comparison(db: Database, name: str) -> list[StudyRecord]:
+    """Removes a comparison and its studies, in one transaction; workers end what they train of them.
+
+    The studies' files stay: see `artifacts.remove_study`. Raises NotFound.
+    """
+    with db.transaction():
+        comparison = get_comparison(db, name)
+        db.execute(_DELETE, comparison=comparison.comparison_id)
+        return [delete_study(db, member.study) for member in comparison.members]
 
 
 def get_comparison(db: Database, name: str) -> ComparisonRecord:

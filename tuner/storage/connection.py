@@ -114,7 +114,10 @@ class Database:
         if connection.server_version < OLDEST_SERVER:
             version = connection.server_version // 10_000
             connection.close()
-            raise DatabaseError(f"PostgreSQL at {self.address.place} is version {version}; tuner needs 13 or newer")
+            oldest = OLDEST_SERVER // 10_000
+            raise DatabaseError(
+                f"PostgreSQL at {self.address.place} is version {version}; tuner needs {oldest} or newer"
+            )
         self._connection = connection
         return connection
 

@@ -22,7 +22,7 @@ SELECT trials.trial_id, trials.number, trials.state::text, trials.datetime_start
     (SELECT jsonb_object_agg(key, value_json::jsonb)
         FROM trial_system_attributes WHERE trial_system_attributes.trial_id = trials.trial_id) AS attributes
 FROM trials JOIN tuner.lease USING (trial_id)
-WHERE trials.study_id = %(study)s AND (
+WHERE lease.study_id = %(study)s AND (
     lease.finish_seq > %(seen)s OR (lease.outcome IS NULL AND lease.lease_until IS NOT NULL)
 )
 ORDER BY lease.finish_seq, trials.number"""

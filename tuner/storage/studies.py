@@ -50,6 +50,7 @@ class Spent:
 class StudyRecord:
     study_id: int
     name: str
+    folder: str  # of its files, below the artifacts folder
     document: Mapping[str, Any]  # the study file, defaults filled in
     budget: BudgetConfig
     epochs: int  # of a trial
@@ -97,7 +98,7 @@ def create_study(db: Database, spec: StudySpec, versions: Mapping[str, Any]) -> 
 
 
 def launch_study(db: Database, spec: StudySpec, versions: Mapping[str, Any]) -> tuple[StudyRecord, Launched]:
-    """Makes the study, or goes on with the one of that name.
+    """Makes the study, or goes on with the one of that name, also where it was paused or stopped.
 
     Raises StudyChanged where that one has other contents (the budget aside), InvalidInput where it was cancelled or
     has spent more than the new budget. Nothing is written then.
@@ -111,7 +112,8 @@ def launch_study(db: Database, spec: StudySpec, versions: Mapping[str, Any]) -> 
         updated = study.budget != spec.budget
         if updated:
             _write_budget(db, study, spec.budget)
-        if study.state is not StudyState.RUNNING and _goes_on(study, spec.budget, spent(db, study.study_id)):
+        # One that was paused or told to stop goes on in any case: where nothing is left, a worker finds so and ends it.
+        if not study.state.ended or goes_on(spec.budget, study.epochs, spent(db, study.study_id)):
             _write_state(db, study, StudyState.RUNNING)
     return get_study(db, spec.name), Launched.BUDGET_UPDATED if updated else Launched.RESUMED
 
@@ -175,6 +177,15 @@ def spent(db: Database, study_id: int) -> Spent:
     )
 
 
+def goes_on(budget: BudgetConfig, epochs: int, used: Spent) -> bool:
+    """Whether there is a trial to end, or one of so many epochs to begin within the budget."""
+    return used.open > 0 or (
+        (budget.trials is None or used.trials < budget.trials)
+        and (budget.total_epochs is None or used.reserved_epochs + epochs <= budget.total_epochs)
+        and (budget.seconds is None or used.seconds < budget.seconds)
+    )
+
+
 def set_state(db: Database, name: str, state: StudyState) -> StudyRecord:
     """Pauses, resumes, stops or cancels; asking for the present state changes nothing.
 
@@ -185,10 +196,14 @@ def set_state(db: Database, name: str, state: StudyState) -> StudyRecord:
         if state is not study.state:
             if state not in TRANSITIONS[study.state]:
                 raise InvalidInput(f"study {name!r} is {study.state}: it cannot become {state}")
-            if study.state is StudyState.FINISHED and not _goes_on(study, study.budget, spent(db, study.study_id)):
+            if study.state is StudyState.FINISHED and not goes_on(
+                study.budget, study.epochs, spent(db, study.study_id)
+            ):
                 raise InvalidInput(f"study {name!r} has spent its budget; a larger one lets it go on")
             nothing_runs = state is StudyState.STOPPING and not spent(db, study.study_id).open
             _write_state(db, study, StudyState.FINISHED if nothing_runs else state)
+            if state is StudyState.CANCELLED:
+                db.execute(sql.CANCEL_FREE, study=study.study_id)
     return get_study(db, name)
 
 
@@ -200,7 +215,7 @@ def set_budget(db: Database, name: str, budget: BudgetConfig) -> StudyRecord:
     with db.transaction():
         study = _locked(db, name)
         _write_budget(db, study, budget)
-        if study.state is StudyState.FINISHED and _goes_on(study, budget, spent(db, study.study_id)):
+        if study.state is StudyState.FINISHED and goes_on(budget, study.epochs, spent(db, study.study_id)):
             _write_state(db, study, StudyState.RUNNING)
     return get_study(db, name)
 
@@ -233,6 +248,7 @@ def _record(row: Row) -> StudyRecord:
     return StudyRecord(
         study_id=row.study_id,
         name=row.study_name,
+        folder=str(row.folder),
         document=row.document,
         budget=BudgetConfig.model_validate(row.budget),
         epochs=row.epochs,
@@ -260,15 +276,6 @@ def _changed(study: StudyRecord, spec: StudySpec) -> str:
             f"study {study.name!r} exists with other contents; launch this file as another study: --name {spec.name}-2",
             *(f"  {line}" for line in difference(study.document, spec.document)),
         ]
-    )
-
-
-def _goes_on(study: StudyRecord, budget: BudgetConfig, used: Spent) -> bool:
-    """Whether there is a trial to end, or to begin within the budget."""
-    return used.open > 0 or (
-        (budget.trials is None or used.trials < budget.trials)
-        and (budget.total_epochs is None or used.reserved_epochs + study.epochs <= budget.total_epochs)
-        and (budget.seconds is None or used.seconds < budget.seconds)
     )
 
 

@@ -1,8 +1,6 @@
 """The statements behind `studies`, each one message to the server."""
 
-# Seconds of the attempt that holds a trial: until now, or until its lease ended. (`least` alone passes over nulls.)
-HELD_SECONDS = """CASE WHEN lease.lease_until IS NULL THEN 0 ELSE greatest(
-    extract(epoch FROM least(clock_timestamp(), lease.lease_until) - lease.started_at), 0)::float8 END"""
+from tuner.storage.claim_statements import SECONDS_HELD
 
 # An optuna.Study is its rows in `studies` and `study_directions`.
 CREATE = """
@@ -22,7 +20,7 @@ WHERE studies.study_name = %(name)s"""
 
 RUNNING = """
 SELECT studies.study_name, study.* FROM public.studies JOIN tuner.study USING (study_id)
-WHERE study.state = 'running' ORDER BY study_id"""
+WHERE study.state IN ('running', 'stopping') ORDER BY study_id"""
 
 NAMES = "SELECT study_name FROM public.studies JOIN tuner.study USING (study_id) ORDER BY study_id"
 
@@ -31,7 +29,7 @@ SELECT coalesce(max(lease.number) + 1, 0) AS trials,
     count(lease.trial_id) FILTER (WHERE lease.outcome IS NULL) AS open,
     coalesce(sum(lease.epoch), 0) AS epochs,
     coalesce(sum(CASE WHEN lease.outcome IS NULL THEN study.epochs ELSE lease.epoch END), 0) AS reserved_epochs,
-    coalesce(sum(lease.seconds + {HELD_SECONDS}), 0) AS seconds
+    coalesce(sum(lease.seconds + {SECONDS_HELD}), 0) AS seconds
 FROM tuner.study LEFT JOIN tuner.lease USING (study_id) WHERE study_id = %(study)s"""
 
 LIST = f"""
@@ -46,7 +44,7 @@ JOIN public.study_directions ON study_directions.study_id = study.study_id AND s
 CROSS JOIN LATERAL (
     SELECT count(DISTINCT lease.worker_id) FILTER (WHERE lease.lease_until > clock_timestamp()) AS workers,
         coalesce(sum(lease.epoch), 0) AS epochs,
-        coalesce(sum(lease.seconds + {HELD_SECONDS}), 0) AS seconds
+        coalesce(sum(lease.seconds + {SECONDS_HELD}), 0) AS seconds
     FROM tuner.lease WHERE lease.study_id = study.study_id
 ) AS spent
 LEFT JOIN LATERAL (
@@ -62,6 +60,23 @@ ORDER BY study.created_at, study.study_id"""
 SET_BUDGET = """
 UPDATE tuner.study SET budget = %(budget)s, document = document || jsonb_build_object('budget', %(budget)s::jsonb)
 WHERE study_id = %(study)s"""
+
+# Trials that nobody holds are ended with the study; workers end those that they hold.
+CANCEL_FREE = """
+WITH free AS (
+    SELECT trial_id, row_number() OVER (ORDER BY number) AS place FROM tuner.lease
+    WHERE study_id = %(study)s AND outcome IS NULL AND (lease_until IS NULL OR lease_until < clock_timestamp())
+), ended AS (
+    UPDATE tuner.lease SET outcome = 'cancelled', reason = 'the study was cancelled', lease_until = NULL,
+        finish_seq = study.finished_trials + free.place
+    FROM tuner.study, free WHERE study.study_id = %(study)s AND lease.trial_id = free.trial_id
+    RETURNING lease.trial_id
+), counted AS (
+    UPDATE tuner.study SET finished_trials = finished_trials + (SELECT count(*) FROM ended)
+    WHERE study_id = %(study)s
+)
+UPDATE public.trials SET state = 'FAIL', datetime_complete = clock_timestamp() AT TIME ZONE 'utc'
+FROM ended WHERE trials.trial_id = ended.trial_id"""
 
 SET_STATE = """
 UPDATE tuner.study SET state = %(state)s, ended_at = CASE WHEN %(ended)s THEN clock_timestamp() END

@@ -13,9 +13,9 @@ from optuna.distributions import BaseDistribution, json_to_distribution
 from tuner.errors import NotFound
 from tuner.spec.space import Point
 from tuner.states import Outcome, TrialState
+from tuner.storage.claim_statements import SECONDS_HELD
 from tuner.storage.connection import Database, Row
 from tuner.storage.studies import StudyRecord
-from tuner.storage.study_statements import HELD_SECONDS
 
 BEST = "best"
 
@@ -52,7 +52,7 @@ class TrialDetails:
 _TRIALS = f"""
 SELECT trials.trial_id, trials.number, trials.state::text, trials.datetime_start, trials.datetime_complete,
     coalesce(lease.epoch, 0) AS epochs, coalesce(lease.attempt, 0) AS attempts, coalesce(lease.deaths, 0) AS deaths,
-    lease.outcome, lease.reason, coalesce(lease.seconds, 0) + {HELD_SECONDS} AS seconds, lease.checkpoint,
+    lease.outcome, lease.reason, coalesce(lease.seconds, 0) + {SECONDS_HELD} AS seconds, lease.checkpoint,
     lease.finish_seq, worker.host || ':' || worker.pid AS worker,
     (SELECT value FROM public.trial_values WHERE trial_values.trial_id = trials.trial_id AND objective = 0) AS value,
     (SELECT value_json::int FROM public.trial_user_attributes AS attribute

@@ -147,11 +147,13 @@ def _split_ports(named: list[str], ports: str) -> tuple[tuple[str, ...], tuple[s
         return (), ()
     pairs = []
     for name, port in zip(named, given, strict=True):
-        match = re.fullmatch(r"\[(?P<v6>[^]]+)](?::(?P<port6>\d*))?|(?P<host>[^:]*):(?P<port>\d*)", name)
+        match = re.fullmatch(r"\[(?P<v6>[^]]+)](?::(?P<port6>[^:]*))?|(?P<host>[^:]*):(?P<port>[^:]*)", name)
         if name.startswith("/") or match is None:
             pairs.append((name, port))
         else:
             pairs.append((match["v6"] or match["host"], match["port6"] or match["port"] or port))
+    if not all(re.fullmatch(r"[0-9]*", port) for _, port in pairs):
+        raise InvalidInput("the port in the database URL is not a number")  # perhaps a piece of a password: not shown
     return tuple(host for host, _ in pairs), tuple(port for _, port in pairs)
 
 
@@ -162,14 +164,6 @@ def normalise(url: str) -> str:
     'postgresql+psycopg2://ann@/lab?host=one%3A5432&host=two%3A5433'
     """
     return parse(url).url
-
-
-def hide(url: str) -> str:
-    """The URL without its password, for messages; what cannot be read is not shown at all."""
-    try:
-        return parse(url).hidden
-    except InvalidInput:
-        return "(not a PostgreSQL URL)"
 
 
 def refuse_password(url: str) -> None:

@@ -54,11 +54,6 @@ def register(db: Database, worker_id: UUID, *, host: str, pid: int, device: str,
     db.execute(_REGISTER, worker=worker_id, host=host, pid=pid, device=device, slots=slots, version=version)
 
 
-def touch(db: Database, worker_id: UUID) -> None:
-    """Says that the worker lives. (`claims.renew` says so too, and keeps its trials.)"""
-    db.execute("UPDATE tuner.worker SET last_seen = clock_timestamp() WHERE worker_id = %(worker)s", worker=worker_id)
-
-
 def unregister(db: Database, worker_id: UUID) -> None:
     """Says that the worker ended; it has given its trials back before."""
     db.execute(

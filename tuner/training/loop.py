@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from tuner.errors import ArtifactError
 from tuner.states import Outcome
 from tuner.training import checkpoint, data
 from tuner.training.errors import InfeasibleModel
@@ -20,6 +22,8 @@ from tuner.training.progress import Phase, Progress
 from tuner.training.state import Diverged, Epoch, Member, State
 
 __all__ = ["CHECKPOINT_SECONDS", "Epoch", "Member", "Result", "Stop", "train"]
+
+log = logging.getLogger("tuner.training")
 
 CHECKPOINT_SECONDS = 2.0  # of work between two checkpoints: at most so much, or one epoch, is ever repeated
 
@@ -73,7 +77,7 @@ def train(
             parameters = parameter_count(member.config.model, data.info(data_folder))
             state = State(member, data_folder, device)
             if resume is not None:
-                state.restore(checkpoint.load(resume, state.digest))
+                _restore(state, resume)
             saved = state.seconds
             while state.epoch < training.epochs and not watch.draining:
                 began = time.monotonic()
@@ -124,6 +128,21 @@ class _Watch:
                 raise _Stopped
             case Stop.AFTER_EPOCH:
                 self.draining = True
+
+
+def _restore(state: State, path: Path) -> None:
+    """A checkpoint that cannot be read costs the epochs behind it, not the trial: they repeat to the bit.
+
+    Raises ArtifactError for one of another trial, or of this one on other data.
+    """
+    try:
+        kept = checkpoint.load(path)
+    except ArtifactError as error:
+        log.warning("%s; training begins anew", error)
+        return
+    if kept.digest != state.digest:
+        raise ArtifactError(f"the checkpoint {path} is of another configuration, seed or data set")
+    state.restore(kept)
 
 
 @contextmanager

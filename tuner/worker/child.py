@@ -21,6 +21,7 @@ from tuner.settings import read_settings
 from tuner.spec.config import DataConfig, TrialConfig
 from tuner.states import Outcome
 from tuner.training.data import prepare
+from tuner.training.device import choose_device
 from tuner.training.loop import Epoch, Member, Stop, train
 from tuner.training.progress import Phase
 from tuner.worker.messages import EpochsDone, Finished, Inbox, Message, Ready, StopTrial, Train, Unable, encode
@@ -32,13 +33,22 @@ def main(sock: socket.socket, progress: SharedProgress, device: str, slot: int) 
     """The life of a child; ends when its supervisor is gone."""
     os.setsid()  # so that it can be killed with all that users' code may start
     torch.set_num_threads(1)
-    place = _device(device, slot)
     connection = _Connection(sock)
     threading.Thread(target=connection.listen, daemon=True).start()
+    try:
+        place = choose_device(device, slot)
+        if place.type == "cuda":
+            torch.cuda.set_device(place)
+    except TunerError as error:
+        connection.send(Unable(trial_id=None, attempt=None, error=type(error).__name__, reason=str(error)))
+        return
+    progress.enter(Phase.IDLE)
     connection.send(Ready(device=str(place)))
     while True:
+        trial = connection.next_trial()
+        ending = _run(trial, connection, progress, place)
         progress.enter(Phase.IDLE)
-        connection.send(_run(connection.next_trial(), connection, progress, place))
+        connection.end(trial, ending)
 
 
 class _Connection:
@@ -51,8 +61,7 @@ class _Connection:
 
     def listen(self) -> None:
         inbox = Inbox(self._socket)
-        # Whatever ends this thread, a child without its supervisor must not go on.
-        with contextlib.suppress(EOFError):
+        try:
             while True:
                 for message in inbox.read():
                     match message:
@@ -60,14 +69,18 @@ class _Connection:
                             self._trials.put(message)
                         case StopTrial(trial_id=trial, attempt=attempt, after_epoch=after_epoch):
                             self._stops[trial, attempt] = Stop.AFTER_EPOCH if after_epoch else Stop.NOW
-        os.killpg(0, signal.SIGKILL)
+        finally:  # whatever ends this thread: a child without its supervisor must not go on
+            os.killpg(0, signal.SIGKILL)
 
     def next_trial(self) -> Train:
-        self._stops = {key: stop for key, stop in self._stops.items() if stop is Stop.NOW}
         return self._trials.get()
 
     def stop(self, trial: Train) -> Stop:
         return self._stops.get((trial.trial_id, trial.attempt), Stop.GO_ON)
+
+    def end(self, trial: Train, ending: Finished | Unable) -> None:
+        self._stops.pop((trial.trial_id, trial.attempt), None)
+        self.send(ending)
 
     def send(self, message: Message) -> None:
         try:
@@ -105,18 +118,19 @@ class _Reporter:
         self._sent = time.monotonic()
 
 
-def _run(trial: Train, connection: _Connection, progress: SharedProgress, device: torch.device) -> Message:
+def _run(trial: Train, connection: _Connection, progress: SharedProgress, device: torch.device) -> Finished | Unable:
     """Trains one trial to its end, whatever that is; returns the message that says so."""
-    _redirect_output(Path(trial.log))
-    config = TrialConfig.model_validate_json(trial.config)
-    reporter = _Reporter(trial, config.objective.metric, connection)
-    _log(f"trial {trial.number}, attempt {trial.attempt}, on {device}")
+    outcome: Outcome | None
+    attributes: dict[str, int] = {}
     try:
+        _redirect_output(Path(trial.log))
+        _log(f"trial {trial.number}, attempt {trial.attempt}, on {device}")
+        config = TrialConfig.model_validate_json(trial.config)
+        reporter = _Reporter(trial, config.objective.metric, connection)
         progress.enter(Phase.PREPARE)
-        data = _prepared(config.data)
         result = train(
             Member(config=config, seed=trial.seed, number=trial.number),
-            data,
+            _prepared(config.data),
             device=device,
             folder=Path(trial.folder),
             resume=Path(trial.resume) if trial.resume else None,
@@ -124,15 +138,15 @@ def _run(trial: Train, connection: _Connection, progress: SharedProgress, device
             report=reporter,
             progress=progress,
         )
+        reporter.flush()
         outcome, reason = result.outcome, result.reason
         attributes = {"parameters": result.parameters}
     except (ArtifactError, DataError) as error:
         _log(str(error))
         return Unable(trial_id=trial.trial_id, attempt=trial.attempt, error=type(error).__name__, reason=str(error))
     except Exception as error:
-        traceback.print_exc()
-        outcome, reason, attributes = Outcome.CRASHED, _one_line(error), {}
-    reporter.flush()
+        _log(traceback.format_exc())
+        outcome, reason = Outcome.CRASHED, _one_line(error)
     _log(f"{outcome or 'stopped'}" + (f": {reason}" if reason else ""))
     return Finished(
         trial_id=trial.trial_id, attempt=trial.attempt, outcome=outcome, reason=reason, attributes=attributes
@@ -145,26 +159,21 @@ def _prepared(config: DataConfig) -> Path:
     return prepare(config, read_settings())
 
 
-def _device(device: str, slot: int) -> torch.device:
-    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise TunerError("no CUDA device here")
-    place = torch.device("cuda", slot % torch.cuda.device_count())
-    torch.cuda.set_device(place)
-    return place
-
-
 def _redirect_output(log: Path) -> None:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+    except OSError as error:
+        raise ArtifactError(f"cannot write the log {log}: {error.strerror}") from error
 
 
 def _log(line: str) -> None:
-    sys.stdout.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
-    sys.stdout.flush()
+    # A line that is lost to a full disk is no reason to lose a trial.
+    with contextlib.suppress(OSError):
+        sys.stdout.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {line}\n")
+        sys.stdout.flush()
 
 
 def _one_line(error: Exception) -> str:

@@ -10,9 +10,10 @@ import time
 from collections.abc import Iterator
 from multiprocessing import get_context
 
+from tuner.errors import WorkersFailed
 from tuner.training.progress import Phase
-from tuner.worker import child
-from tuner.worker.messages import Inbox, Message, encode
+from tuner.worker import entry
+from tuner.worker.messages import Inbox, Message, Train, encode
 from tuner.worker.progress import SharedProgress
 from tuner.worker.timing import PREPARE_SECONDS, START_SECONDS
 
@@ -23,6 +24,7 @@ _GONE_SECONDS = 0.5
 
 def prepare_fork_server() -> None:
     """To be called before the first child, once no secret stands in the environment any more: children inherit it."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # or the fork server would import what lies in the working directory
     _CONTEXT.set_forkserver_preload(["tuner.worker.preload"])
 
 
@@ -35,9 +37,23 @@ class Child:
         self._progress = SharedProgress(_CONTEXT)
         self._hang_seconds = hang_seconds
         self._seen, self._seen_at = self._progress.read(), time.monotonic()
-        self._process = _CONTEXT.Process(target=child.main, args=(theirs, self._progress, device, slot), daemon=True)
-        self._process.start()
-        theirs.close()
+        self._process = _CONTEXT.Process(target=entry.start, args=(theirs, self._progress, device, slot), daemon=True)
+        try:
+            self._process.start()
+        except (OSError, EOFError) as error:
+            raise WorkersFailed(f"cannot start a training process: {error or 'the fork server died'}") from error
+        finally:
+            theirs.close()
+
+    def begin(self, trial: Train) -> None:
+        """Has it train; from now on it must show signs of life."""
+        self._progress.enter(Phase.START)
+        self.spare()
+        self.send(trial)
+
+    def spare(self) -> None:
+        """Counts its silence from now: it was the supervisor that stood still."""
+        self._seen_at = time.monotonic()
 
     def send(self, message: Message) -> None:
         # One that is gone is noticed by its end of file.
@@ -68,16 +84,21 @@ class Child:
                 return self._hang_seconds
 
     def kill(self, *, gone: bool = False) -> str:
-        """Ends the child with all that it started; returns how it ended. `gone`: its end of file was seen."""
+        """Ends the child with all that it started; says how it ended. `gone`: its end of file was seen."""
         if gone:
             self._process.join(_GONE_SECONDS)  # or its own exit code would be lost to ours
         if self._process.pid is not None:
-            for kill in (os.killpg, os.kill):  # the second for one that has not become a group's leader yet
-                with contextlib.suppress(ProcessLookupError):
-                    kill(self._process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()  # one that has not become a group's leader yet
         self._process.join(_JOIN_SECONDS)
         self.socket.close()
         code = self._process.exitcode
         if code is not None and code < 0:
-            return f"killed by {signal.Signals(-code).name}"
+            return f"was killed by {signal_name(-code)}"
         return f"exited with code {code}"
+
+
+def signal_name(number: int) -> str:
+    """SIGKILL; real-time signals have no names."""
+    return next((known.name for known in signal.Signals if known == number), f"signal {number}")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from tuner.search import SAMPLERS, History
 from tuner.search.pruners import Pruner, with_curve
 from tuner.spec.space import Point
-from tuner.spec.study import StudySpec
 from tuner.states import Outcome
 from tuner.storage import claims
+from tuner.storage.artifacts import TrialArtifacts
 from tuner.storage.claims import Ending, Held, Nothing, Progress
 from tuner.storage.connection import Database
 from tuner.storage.history import HistoryReader
+from tuner.storage.studies import StudyRecord
 from tuner.worker.events import Claimed, Pruned, Refused
 
 
@@ -28,15 +30,21 @@ class _Trial:
 
 
 class StudyDesk:
-    def __init__(self, study_id: int, spec: StudySpec) -> None:
-        self.study_id = study_id
-        self._spec = spec
-        self._reader = HistoryReader(study_id, spec.objective.direction)
+    def __init__(self, study: StudyRecord, artifacts: Path) -> None:
+        """Raises InvalidSpec for a study that this version of tuner does not understand."""
+        self._study = study
+        self._artifacts = artifacts
+        self._spec = spec = study.spec
+        self._reader = HistoryReader(study.study_id, spec.objective.direction)
         self._pruner = Pruner(spec.search, spec.epochs)
         self._trials: dict[Held, _Trial] = {}
 
+    @property
+    def idle(self) -> bool:
+        return not self._trials
+
     def claim(self, db: Database, slot: int, worker_id: UUID, request: UUID) -> Claimed | Refused | Nothing:
-        claim = claims.claim(db, self.study_id, worker_id, request)
+        claim = claims.claim(db, self._study.study_id, worker_id, request)
         if isinstance(claim, Nothing):
             return claim
         history = self._reader.read(db)
@@ -57,7 +65,9 @@ class StudyDesk:
                 return Refused(held=claim.held)
         self._trials[claim.held] = trial
         config = self._spec.space.resolve(point).model_dump_json()
-        return Claimed(slot=slot, claim=claim, seed=self._spec.search.seed, config=config)
+        return Claimed(
+            slot=slot, claim=claim, study_folder=self._study.folder, seed=self._spec.search.seed, config=config
+        )
 
     def report(
         self, db: Database, held: Held, curve: Mapping[int, float], checkpoint: str | None
@@ -74,11 +84,16 @@ class StudyDesk:
             judged = epoch in seen.curve  # by an earlier attempt: this is the same epoch trained again
             written[epoch] = seen.curve[epoch] = value
             if history is not None and not judged and self._hopeless(history, held, seen, epoch):
-                progress = Progress(curve=written, checkpoint=checkpoint, attributes=seen.attributes)
+                # A checkpoint of a later epoch holds weights that this trial never came to.
+                own = checkpoint if epoch == max(curve) else None
+                progress = Progress(curve=written, checkpoint=own, attributes=seen.attributes)
                 pruned = self._end(db, held, seen, Outcome.PRUNED, f"pruned after epoch {epoch}", {}, progress)
                 return Pruned(held=held, epoch=epoch) if pruned else Refused(held=held)
         if claims.report(db, held, Progress(curve=written, checkpoint=checkpoint, attributes=seen.attributes)):
             self._trials[held] = seen
+            if checkpoint is not None:
+                files = TrialArtifacts(root=self._artifacts, study=self._study.folder, trial_id=held.trial_id)
+                files.sweep(held.attempt, checkpoint)
             return None
         del self._trials[held]
         return Refused(held=held)

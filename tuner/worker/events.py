@@ -19,8 +19,7 @@ class ChildSays:
 @dataclass(frozen=True, kw_only=True)
 class ChildLost:
     slot: int
-    reason: str
-    hung: bool = False
+    reason: str  # "was killed by SIGKILL"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +28,7 @@ class Claimed:
 
     slot: int
     claim: Claim
+    study_folder: str  # of its files
     seed: int
     config: str  # a TrialConfig as JSON
 

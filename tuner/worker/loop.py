@@ -35,7 +35,8 @@ class EventLoop:
             self.answer(Terminate())
 
         for number in _SIGNALS:
-            signal.signal(number, handle)
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+                signal.signal(number, handle)
 
     def events(self, children: Callable[[], Sequence[tuple[int, Child]]]) -> Iterator[Event]:
         """Waits and yields, without end; children may be replaced between two events."""
@@ -60,6 +61,7 @@ def _listen(slot: int, child: Child) -> Iterator[Event]:
         for message in child.read():
             yield ChildSays(slot=slot, message=message)
     except EOFError:
-        yield ChildLost(slot=slot, reason="it is gone")
+        yield ChildLost(slot=slot, reason=child.kill(gone=True))
     except ValueError as error:
-        yield ChildLost(slot=slot, reason=f"it sent nonsense ({error})")
+        child.kill()
+        yield ChildLost(slot=slot, reason=f"sent what is no message ({error})")

@@ -70,10 +70,10 @@ class Finished:
 
 @dataclass(frozen=True, kw_only=True)
 class Unable:
-    """The machine, not the trial, is at fault (disk full, data set damaged): the worker cannot go on."""
+    """The machine, not the trial, is at fault (disk full, data set damaged, no GPU): the worker cannot go on."""
 
-    trial_id: int
-    attempt: int
+    trial_id: int | None  # None: before any trial
+    attempt: int | None
     error: str  # the class in tuner.errors
     reason: str
 

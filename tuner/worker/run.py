@@ -53,7 +53,7 @@ def run_worker(database_url: str, settings: Settings, studies: Sequence[str], op
     loop.catch_signals()
     if options.stop_with_stdin:
         threading.Thread(target=_watch_stdin, args=(loop,), daemon=True).start()
-    storage = StorageThread(db, worker_id, serve, loop.answer)
+    storage = StorageThread(db, worker_id, serve, settings.artifacts, loop.answer)
     storage.start()
     prepare_fork_server()
     return Supervisor(

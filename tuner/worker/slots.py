@@ -37,13 +37,15 @@ class Slot:
     up: bool = False  # the child said that it is ready
     work: Work | None = None
     asking: bool = False  # a claim is on its way
-    ask_at: float | None = None  # clock: when to ask again
+
+    @property
+    def free(self) -> bool:
+        return self.up and self.work is None and not self.asking
 
     def begin(self, claimed: Claimed, work: Work) -> None:
         """Has the child train the trial, from its checkpoint if there is one."""
         held, resume = claimed.claim.held, claimed.claim.checkpoint
-        work.files.sweep(held.attempt, resume)
-        self.child.send(
+        self.child.begin(
             Train(
                 trial_id=held.trial_id,
                 attempt=held.attempt,

@@ -6,6 +6,7 @@ while training goes on and reports queue up.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import random
@@ -14,18 +15,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-from tuner.errors import DatabaseLost
-from tuner.states import Outcome
+from tuner.errors import DatabaseLost, InvalidInput
+from tuner.states import Outcome, StudyState
 from tuner.storage import claims, workers
 from tuner.storage.claims import Held, Nothing
 from tuner.storage.connection import Database
 from tuner.storage.studies import StudyRecord, running_studies
 from tuner.worker.desk import StudyDesk
 from tuner.worker.events import Claimed, NothingToClaim, Refused, Renewed, StorageAnswer, StorageFailed
-from tuner.worker.timing import RETRY_CAP_SECONDS, RETRY_FIRST_SECONDS, RETRY_GIVE_UP_SECONDS
+from tuner.worker.timing import HEARTBEAT_SECONDS, RETRY_CAP_SECONDS, RETRY_FIRST_SECONDS, RETRY_GIVE_UP_SECONDS
 
 log = logging.getLogger("tuner.worker")
 Answer = TypeVar("Answer")
@@ -59,16 +61,11 @@ class GiveBack:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Renew:
-    pass
-
-
-@dataclass(frozen=True, kw_only=True)
 class Close:
     pass
 
 
-Request = ClaimNext | Report | Tell | GiveBack | Renew | Close
+Request = ClaimNext | Report | Tell | GiveBack | Close
 
 
 class StorageThread(threading.Thread):
@@ -79,15 +76,19 @@ class StorageThread(threading.Thread):
         db: Database,
         worker_id: UUID,
         studies: Sequence[StudyRecord] | None,
+        artifacts: Path,
         answer: Callable[[StorageAnswer], None],
     ) -> None:
         super().__init__(name="storage", daemon=True)
         self._db = db
         self._worker_id = worker_id
         self._studies = studies
+        self._artifacts = artifacts
         self._answer = answer
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self._desks: dict[int, StudyDesk] = {}
+        self._not_understood: set[int] = set()  # studies of another version of tuner
+        self._renew_at = time.monotonic() + HEARTBEAT_SECONDS
 
     def post(self, request: Request) -> None:
         self._requests.put(request)
@@ -95,7 +96,7 @@ class StorageThread(threading.Thread):
     def run(self) -> None:
         try:
             while True:
-                request = self._requests.get()
+                request = self._next()
                 if isinstance(request, Close):
                     self._until_answered(self._leave)
                     return
@@ -106,6 +107,18 @@ class StorageThread(threading.Thread):
             self._answer(StorageFailed(error=error))
         finally:
             self._db.close()
+
+    def _next(self) -> Request:
+        """The next request; leases are renewed in time, however many are waiting."""
+        while True:
+            if time.monotonic() >= self._renew_at:
+                self._answer(Renewed(states=self._until_answered(self._renew)))
+                self._renew_at = time.monotonic() + HEARTBEAT_SECONDS
+            with contextlib.suppress(queue.Empty):
+                return self._requests.get(timeout=max(0.0, self._renew_at - time.monotonic()))
+
+    def _renew(self) -> dict[int, StudyState | None]:
+        return claims.renew(self._db, self._worker_id, list(self._desks))
 
     def _leave(self) -> None:
         claims.give_back_all(self._db, self._worker_id)
@@ -125,10 +138,6 @@ class StorageThread(threading.Thread):
                 desk = self._desks[held.study_id]
                 self._until_answered(lambda: desk.give_back(self._db, held, died=died, reason=reason))
                 return None
-            case Renew():
-                studies = list(self._desks)
-                states = self._until_answered(lambda: claims.renew(self._db, self._worker_id, studies))
-                return Renewed(states=states)
             case Close():
                 return None
 
@@ -147,9 +156,22 @@ class StorageThread(threading.Thread):
         return NothingToClaim(slot=slot, ended=ended)
 
     def _claim_from(self, study: StudyRecord, slot: int, request: UUID) -> Claimed | Refused | Nothing:
-        if study.study_id not in self._desks:
-            self._desks[study.study_id] = StudyDesk(study.study_id, study.spec)
-        return self._desks[study.study_id].claim(self._db, slot, self._worker_id, request)
+        desk = self._desk(study)
+        answer = desk.claim(self._db, slot, self._worker_id, request) if desk else Nothing(state=study.state)
+        if isinstance(answer, Nothing) and answer.ended and desk and desk.idle:
+            del self._desks[study.study_id]  # with the history that it holds
+        return answer
+
+    def _desk(self, study: StudyRecord) -> StudyDesk | None:
+        if study.study_id not in self._desks and study.study_id not in self._not_understood:
+            try:
+                self._desks[study.study_id] = StudyDesk(study, self._artifacts)
+            except InvalidInput as error:
+                if self._studies is not None:
+                    raise
+                self._not_understood.add(study.study_id)
+                log.warning("study %s is left alone: %s", study.name, error)
+        return self._desks.get(study.study_id)
 
     def _until_answered(self, call: Callable[[], Answer]) -> Answer:
         """Calls until the database answers; pauses grow, with jitter, so that workers do not come back all at once."""

@@ -1,8 +1,8 @@
 """A worker: one process that claims trials and has its children train them.
 
-It reads as a lifecycle: register, claim, train, report, give back, unregister. The loop waits on sockets, its clock and
-signals only; whatever needs the database is asked of the storage thread and answered as an event. It never imports
-CUDA and never runs a user's code.
+It reads as a lifecycle: claim, train, report, give back. The loop waits on sockets, its clock and signals only (and on
+the fork server, while that starts); whatever needs the database or the artifacts is asked of the storage thread and
+answered as an event. It imports no torch and never runs a user's code.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from tuner.worker.events import (
 from tuner.worker.loop import EventLoop
 from tuner.worker.messages import EpochsDone, Finished, Message, Ready, Unable
 from tuner.worker.slots import Slot, Work
-from tuner.worker.storage_thread import ClaimNext, Close, GiveBack, Renew, Report, StorageThread, Tell
-from tuner.worker.timing import DRAIN_SECONDS, EXIT_SECONDS, HEARTBEAT_SECONDS, IDLE_SECONDS
+from tuner.worker.storage_thread import ClaimNext, Close, GiveBack, Report, StorageThread, Tell
+from tuner.worker.timing import DRAIN_SECONDS, EXIT_SECONDS, IDLE_SECONDS, SUSPENDED_SECONDS
 
 log = logging.getLogger("tuner.worker")
 
@@ -62,7 +62,8 @@ class Supervisor:
         self._artifacts = artifacts
         self._hang_seconds = hang_seconds
         self._early_deaths = 0
-        self._renew_at = time.monotonic()
+        self._ticked_at = time.monotonic()
+        self._ask_at = 0.0  # clock: when idle slots ask again
         self._drain_until: float | None = None  # set: no new trials, and what runs is given back
         self._at_once = False  # end without waiting for anything
         self._terminated = False
@@ -75,13 +76,13 @@ class Supervisor:
 
         Raises the error that made it impossible to go on, after what ran was given back.
         """
-        for slot in self._slots:
-            self._ask(slot)
-        for event in self._loop.events(lambda: [(slot.index, slot.child) for slot in self._slots]):
-            self._handle(event)
-            if self._finished():
-                break
-        self._close()
+        try:
+            for event in self._loop.events(lambda: [(slot.index, slot.child) for slot in self._slots]):
+                self._handle(event)
+                if self._finished():
+                    break
+        finally:
+            self._close()
         if self._failure is not None:
             raise self._failure
         return Ended.TERMINATED if self._terminated else Ended.NOTHING_LEFT
@@ -90,19 +91,19 @@ class Supervisor:
         match event:
             case ChildSays(slot=index, message=message):
                 self._hear(self._slots[index], message)
-            case ChildLost(slot=index, reason=reason, hung=hung):
-                self._replace(self._slots[index], reason, hung=hung)
+            case ChildLost(slot=index, reason=reason):
+                self._mourn(self._slots[index], f"its process {reason}", Outcome.CRASHED)
             case Claimed(slot=index):
                 self._begin(self._slots[index], event)
             case NothingToClaim(slot=index, ended=ended):
                 self._slots[index].asking = False
-                self._slots[index].ask_at = time.monotonic() + IDLE_SECONDS
+                self._ask_at = time.monotonic() + IDLE_SECONDS
                 self._nothing_left = ended
             case Pruned(held=held, epoch=epoch):
                 log.info("trial %d pruned after epoch %d", held.number, epoch)
                 self._abandon(held)
             case Refused(held=held):
-                log.warning("trial %d was given to another worker, or deleted: this attempt ends", held.number)
+                log.warning("trial %d has ended or was given to another worker: this attempt ends", held.number)
                 self._abandon(held)
             case Renewed(states=states):
                 self._obey(states)
@@ -116,25 +117,38 @@ class Supervisor:
     # --- trials -----------------------------------------------------------------------------------------------------
 
     def _ask(self, slot: Slot) -> None:
-        slot.asking, slot.ask_at = True, None
-        self._storage.post(ClaimNext(slot=slot.index))
+        if slot.free and self._drain_until is None:
+            slot.asking = True
+            self._storage.post(ClaimNext(slot=slot.index))
+
+    def _ask_for_one(self) -> None:
+        """One idle slot asks for all: where it gets a trial, the next asks."""
+        if not any(slot.asking for slot in self._slots):
+            for slot in self._slots:
+                if slot.free:
+                    self._ask(slot)
+                    return
 
     def _begin(self, slot: Slot, claimed: Claimed) -> None:
         slot.asking = False
         held = claimed.claim.held
-        files = TrialArtifacts(root=self._artifacts, study_id=held.study_id, trial_id=held.trial_id)
+        files = TrialArtifacts(root=self._artifacts, study=claimed.study_folder, trial_id=held.trial_id)
         slot.work = work = Work(held=held, deaths=claimed.claim.deaths, files=files)
         if self._drain_until is not None:
             self._give_back(slot, work)
             return
         log.info("trial %d, attempt %d, in slot %d", held.number, held.attempt, slot.index)
         slot.begin(claimed, work)
+        self._ask_for_one()
 
     def _hear(self, slot: Slot, message: Message) -> None:
         match message, slot.work:
             case Ready(device=device), _:
                 slot.up, self._early_deaths = True, 0
                 log.info("slot %d on %s", slot.index, device)
+                self._ask(slot)
+            case Unable(trial_id=None, error=error, reason=reason), _:
+                self._fail(_MACHINE_FAULTS.get(error, WorkersFailed)(reason))
             case (EpochsDone() | Finished() | Unable()) as said, Work() as work if work.is_meant_by(said):
                 self._hear_of(slot, work, said)
 
@@ -142,6 +156,7 @@ class Supervisor:
         match message:
             case EpochsDone(curve=curve, checkpoint=name):
                 if not work.over:
+                    log.debug("trial %d trained epoch %d", work.held.number, max(curve))
                     checkpoint = work.stored_checkpoint(name)
                     self._storage.post(Report(held=work.held, curve=curve, checkpoint=checkpoint))
             case Finished(outcome=None):
@@ -150,9 +165,12 @@ class Supervisor:
                 if not work.over:
                     log.info("trial %d %s%s", work.held.number, outcome, f": {reason}" if reason else "")
                     self._storage.post(Tell(held=work.held, outcome=outcome, reason=reason, attributes=attributes))
+                if outcome in (Outcome.CRASHED, Outcome.OUT_OF_MEMORY):
+                    self._replace(slot)  # its memory, or its CUDA context, is not to be trusted
                 self._free(slot)
             case Unable(error=error, reason=reason):
-                self._fail(_MACHINE_FAULTS[error](reason))
+                if not work.over:
+                    self._fail(_MACHINE_FAULTS.get(error, WorkersFailed)(reason))
                 self._give_back(slot, work, reason=reason)
 
     def _give_back(self, slot: Slot, work: Work, *, reason: str | None = None) -> None:
@@ -162,8 +180,7 @@ class Supervisor:
 
     def _free(self, slot: Slot) -> None:
         slot.work = None
-        if self._drain_until is None:
-            self._ask(slot)
+        self._ask(slot)
 
     def _abandon(self, held: Held) -> None:
         for slot in self._slots:
@@ -192,43 +209,42 @@ class Supervisor:
     def _child(self, index: int) -> Child:
         return Child(self._device, index, self._hang_seconds)
 
-    def _replace(self, slot: Slot, reason: str, *, hung: bool) -> None:
+    def _replace(self, slot: Slot) -> None:
+        slot.child.kill()
+        slot.up, slot.child = False, self._child(slot.index)
+
+    def _mourn(self, slot: Slot, reason: str, outcome: Outcome) -> None:
         """A child is gone, or hangs: another takes its place, and its trial goes on from the last checkpoint."""
-        ended = slot.child.kill(gone=not hung)
-        reason = reason if hung else f"its process was {ended}"
-        work, slot.work = slot.work, None
         log.warning("slot %d: %s", slot.index, reason)
-        if work is not None and not work.over:
-            self._mourn(work, reason, hung=hung)
         if not slot.up:
             self._early_deaths += 1
             if self._early_deaths >= _EARLY_DEATHS:
-                self._fail(WorkersFailed(f"{_EARLY_DEATHS} training processes died before they were up: {reason}"))
-        slot.up, slot.child = False, self._child(slot.index)
-        if work is not None:
-            self._free(slot)
+                self._fail(WorkersFailed(f"{_EARLY_DEATHS} training processes ended before they were up: {reason}"))
+        self._replace(slot)
+        work = slot.work
+        if work is not None and not work.over:
+            if work.deaths + 1 < MAX_DEATHS:
+                self._storage.post(GiveBack(held=work.held, died=True, reason=reason))
+            else:
+                reason = f"{reason}; given up after {MAX_DEATHS} deaths"
+                self._storage.post(Tell(held=work.held, outcome=outcome, reason=reason, attributes={}))
+        self._free(slot)
 
-    def _mourn(self, work: Work, reason: str, *, hung: bool) -> None:
-        if work.deaths + 1 < MAX_DEATHS:
-            self._storage.post(GiveBack(held=work.held, died=True, reason=reason))
-            return
-        outcome = Outcome.TIMED_OUT if hung else Outcome.CRASHED
-        reason = f"{reason}; given up after {MAX_DEATHS} deaths"
-        self._storage.post(Tell(held=work.held, outcome=outcome, reason=reason, attributes={}))
-
-    # --- the worker's own life ----------------------------------------------------------------------------------------
+    # --- the worker's own life --------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
         now = time.monotonic()
-        if now >= self._renew_at:
-            self._renew_at = now + HEARTBEAT_SECONDS
-            self._storage.post(Renew())
+        if now - self._ticked_at > SUSPENDED_SECONDS:
+            log.warning("this machine, or this worker, stood still for %.0f s", now - self._ticked_at)
+            for slot in self._slots:
+                slot.child.spare()
+        self._ticked_at = now
+        if now >= self._ask_at:
+            self._ask_for_one()
         for slot in self._slots:
-            if slot.ask_at is not None and now >= slot.ask_at and self._drain_until is None:
-                self._ask(slot)
             silent = slot.child.hung_for()
             if silent is not None:
-                self._replace(slot, f"made no step for {silent:.0f} s", hung=True)
+                self._mourn(slot, f"made no step for {silent:.0f} s", Outcome.TIMED_OUT)
         if self._drain_until is not None and now >= self._drain_until:
             log.warning("what still runs goes back to its last checkpoint")
             self._at_once = True

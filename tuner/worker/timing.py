@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 HEARTBEAT_SECONDS = 5.0  # leases are renewed; must stay well below claims.LEASE_SECONDS
-IDLE_SECONDS = 1.0  # an idle slot asks again for a trial
+IDLE_SECONDS = 1.0  # idle slots ask again for a trial
 TICK_SECONDS = 0.5  # the supervisor looks at its children's progress
+SUSPENDED_SECONDS = 10.0  # between two ticks: it was the supervisor that stood still, not its children
 
 REPORT_SECONDS = 0.1  # epochs shorter than this are reported together
 

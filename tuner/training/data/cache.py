@@ -26,7 +26,7 @@ from tuner.spec.config import DataConfig
 from tuner.training.data.dataset import PARTS, DataInfo, Dataset, Part, PartName, check
 
 FORMAT = 1  # raise it when prepared data changes for an unchanged configuration
-LOCK_SECONDS = 900.0  # longer than any download and preparation should take
+LOCK_SECONDS = 3600.0  # longer than any download and preparation should take
 INFO = "info.json"
 SUMS = "SHA256SUMS"
 ARRAYS = tuple(f"{part}_{array}.npy" for part in PARTS for array in ("inputs", "targets"))

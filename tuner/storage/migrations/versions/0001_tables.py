@@ -10,6 +10,7 @@ down_revision = None
 TABLES = """
 CREATE TABLE tuner.study (
     study_id        int PRIMARY KEY REFERENCES public.studies (study_id) ON DELETE CASCADE,
+    folder          uuid NOT NULL DEFAULT gen_random_uuid(),  -- of its files: ids repeat in another database
     document        jsonb NOT NULL,                     -- the study file, defaults filled in
     budget          jsonb NOT NULL,
     epochs          int NOT NULL,
