@@ -55,7 +55,8 @@ def exit_codes() -> Iterator[tuple[int, str]]:
     yield 0, "Done."
     errors: list[type[TunerError]] = [TunerError, *TunerError.__subclasses__()]
     for error in errors:
-        yield error.exit_code, (error.__doc__ or error.__name__).partition("\n")[0]
+        if "exit_code" in vars(error):  # of its own: others never leave the package that raises them
+            yield error.exit_code, (error.__doc__ or error.__name__).partition("\n")[0]
     yield INTERRUPTED, "Interrupted (Ctrl-C)."
 
 

@@ -121,8 +121,11 @@ def export(context: Context, study: str, trial: str, folder: Path, force: bool) 
 
     spec = record.spec
     data = info(prepare(spec.data, context.settings))
-    exporting.export(spec.space.resolve(found.params), kept, data, folder)
-    context.note(f"exported trial {found.number} ({spec.objective.metric} {shown(found.value)}) to {folder}")
+    best = exporting.export(spec.space.resolve(found.params), kept, data, folder)
+    weights = f"the weights of epoch {best.epoch} ({spec.objective.metric} {shown(best.value)})"
+    context.note(f"exported trial {found.number} to {folder}: {weights}")
+    if best.epoch != found.best_epoch:  # only of a trial that was pruned between two checkpoints
+        context.note(f"its best epoch was {found.best_epoch}, of which no checkpoint was kept")
 
 
 def checkpoint_of(context: Context, trial: TrialRecord) -> Path:

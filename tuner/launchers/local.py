@@ -27,6 +27,7 @@ from tuner.errors import (
     WorkersFailed,
 )
 from tuner.settings import Settings
+from tuner.worker.children import signal_name
 
 POLL_SECONDS = 0.05
 _TAIL_BYTES = 8192  # of a log, to find its last line in
@@ -154,7 +155,7 @@ def _failure(code: int, log: Path) -> TunerError:
     last = _last_line(log)
     if code in _ERRORS and last.startswith("tuner: "):
         return _ERRORS[code](last.removeprefix("tuner: "))
-    ended = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+    ended = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with code {code}"
     return WorkersFailed(f"a worker {ended}: {last or 'it said nothing'} (log: {log})")
 
 

@@ -23,6 +23,7 @@ from tuner import __version__
 from tuner.errors import ArtifactError, NotFound
 from tuner.spec.config import TrialConfig
 from tuner.training import checkpoint
+from tuner.training.checkpoint import Best
 from tuner.training.data import DataInfo
 from tuner.training.models import build, with_weights
 from tuner.training.models.layers import Normalise
@@ -31,8 +32,8 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
 
 
-def export(config: TrialConfig, kept: Path, info: DataInfo, to: Path) -> None:
-    """Writes the best epoch of the checkpoint `kept` into the folder `to`, made if need be.
+def export(config: TrialConfig, kept: Path, info: DataInfo, to: Path) -> Best:
+    """Writes the best epoch of the checkpoint `kept` into the folder `to`, made if need be; returns that epoch.
 
     Raises ArtifactError where the checkpoint cannot be read or the folder cannot be written.
     """
@@ -53,6 +54,7 @@ def export(config: TrialConfig, kept: Path, info: DataInfo, to: Path) -> None:
         checkpoint.write_atomically(to / CONFIG, text.getbuffer())
     except OSError as error:
         raise ArtifactError(f"cannot export to {to}: {error.strerror}") from error
+    return best
 
 
 def load_model(folder: str | Path) -> nn.Module:
