@@ -63,7 +63,7 @@ def draw(runs: Sequence[Run], heading: Heading) -> Figure:
     methods = by_method(run for run in runs if run.steps)
     figure = Figure(figsize=INCHES, facecolor="white")
     panels = figure.subplots(1, 2, sharey=True)
-    figure.subplots_adjust(left=0.075, right=0.872, top=0.79, bottom=0.125, wspace=0.24)
+    figure.subplots_adjust(left=0.085, right=0.872, top=0.79, bottom=0.125, wspace=0.24)
     drawn = {
         axis: {
             method: band_of(members, axis, grid(runs, axis), heading.direction) for method, members in methods.items()

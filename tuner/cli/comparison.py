@@ -184,5 +184,5 @@ def _claim(rows: Sequence[Mapping[str, Any]]) -> str:
     """What the figures do not say."""
     seeds = min((row["seeds"] for row in rows), default=0)
     counted = "1 seed" if seeds == 1 else f"{seeds} seeds"
-    few = f": with {counted} a method no rank test could tell methods apart" if 0 < seeds <= FEW_SEEDS else ""
+    few = f": with {counted} for each method, no rank test could tell them apart" if 0 < seeds <= FEW_SEEDS else ""
     return f"This describes what was seen and claims no winner{few}."
