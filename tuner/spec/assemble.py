@@ -44,7 +44,11 @@ def space_of(file: StudyFile) -> Space:
     settled: dict[str, _Settled] = {}
     for knob in _ordered(knobs):
         name = knob.name if shared[knob.name] == 1 else knob.path
-        cases = [(case, list(_folded(_entries(knob, case, name, settled), settled))) for case in knob.cases]
+        names = _names(name, knob)
+        cases = [
+            (case, list(_folded(_entries(knob, case, name, settled), settled)))
+            for case, name in zip(knob.cases, names, strict=True)
+        ]
         mine = [entry for _, found in cases for entry in found]
         entries += mine
         settled[knob.path] = _Settled(
@@ -86,8 +90,6 @@ def _entries(knob: Knob, case: Alternative, name: str, settled: Mapping[str, _Se
     if isinstance(case, ValueKnob):
         yield Constant(path=knob.path, value=case.value, when=when)
         return
-    if knob.has_cases:
-        name += f"[{','.join(_word(value) for values in case.when.values() for value in values)}]"
     parameter = Parameter(path=knob.path, name=name, domain=_domain(case), when=when)
     counter = each_of(case)
     if counter is None:
@@ -97,6 +99,18 @@ def _entries(knob: Knob, case: Alternative, name: str, settled: Mapping[str, _Se
     for layer in range(max(counts, default=0)):
         deep_enough = Condition(path=counter, values=tuple(count for count in counts if count > layer))
         yield replace(parameter, name=f"{name}[{layer}]", when=(*when, deep_enough), layer=layer)
+
+
+def _names(name: str, knob: Knob) -> list[str]:
+    """What each case is recorded as: named after its conditions' values; with their paths where that is ambiguous."""
+    if not knob.has_cases:
+        return [name]
+    words = [{path: ",".join(map(_word, values)) for path, values in case.when.items()} for case in knob.cases]
+    short = [",".join(case.values()) for case in words]
+    recorded = [text for text, case in zip(short, knob.cases, strict=True) if not isinstance(case, ValueKnob)]
+    if len(set(recorded)) < len(recorded):
+        short = [",".join(f"{path}={values}" for path, values in case.items()) for case in words]
+    return [f"{name}[{text}]" for text in short]
 
 
 def _word(value: Value) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from tuner.spec.config import Record
-from tuner.spec.faults import Fault, Path, did_you_mean, dotted, one_of, shown
+from tuner.spec.faults import Fault, Path, did_you_mean, dotted, flow, one_of, printable, shown
+from tuner.spec.knobs import ChoicesKnob, RangeKnob, ValueKnob
 from tuner.spec.study_file import STUDY_NAME_RULE, StudyFile
 
 _BOUNDS = {
@@ -28,6 +29,7 @@ _KINDS = {
     "tuple_type": ("a list", "write [...]"),
     "dict_type": (_MAPPING, "write {key: value, ...}"),
     "model_type": (_MAPPING, "write {key: value, ...}"),
+    "model_attributes_type": (_MAPPING, "write {key: value, ...}"),
 }
 _SHAPES = {
     "<range>": "has no range; list its values: {choices: [...]}",
@@ -43,6 +45,7 @@ _MAPPINGS = {
     "search": "name the method (search: {method: tpe})",
     "budget": "name what is limited (budget: {trials: 40})",
     "when": "name a knob and its value (when: {training.optimizer: sgd})",
+    "pruner": "name one (pruner: {name: median})",
 }
 _MISSING = _MAPPINGS | {
     "study": "name the study (study: digits-cnn)",
@@ -52,7 +55,8 @@ _MISSING = _MAPPINGS | {
     "value": "give the value",
     "when": "a value that always holds is written without a mapping",
 }
-_OTHER_WORDS = {"min": "low", "max": "high"}  # of other programs' ranges
+_OTHER_WORDS = {"min": "low", "max": "high", "values": "choices"}  # of other programs
+_FORMS = {ValueKnob.tag: "value", ChoicesKnob.tag: "choices", RangeKnob.tag: "a range"}
 
 Location = tuple[str | int, ...]  # pydantic's: a path with the tags of unions between its steps
 
@@ -60,7 +64,10 @@ Location = tuple[str | int, ...]  # pydantic's: a path with the tags of unions b
 def explained(error: ValidationError, document: dict[str, Any]) -> list[Fault]:
     """One fault for each key that is wrong."""
     found = [(details, _path(details, document)) for details in error.errors(include_url=False)]
-    faults = {path: _unknown(details["loc"], path) for details, path in found if details["type"] == "extra_forbidden"}
+    missing = [path for details, path in found if details["type"] == "missing"]
+    faults = {
+        path: _unknown(details["loc"], path, missing) for details, path in found if details["type"] == "extra_forbidden"
+    }
     misspelt = {path for fault in faults.values() for path in fault.involves}
     for details, path in found:
         is_misspelt = details["type"] == "missing" and path in misspelt
@@ -96,17 +103,24 @@ def _is_shape(details: ErrorDetails) -> bool:
     return details["type"] == "union_tag_invalid" and details["ctx"]["tag"] in _SHAPES
 
 
-def _unknown(location: Location, path: Path) -> Fault:
-    """The fault of an unknown key; it involves the key that was meant."""
+def _unknown(location: Location, path: Path, missing: Sequence[Path]) -> Fault:
+    """The fault of an unknown key; it involves the key that was meant, and what is missing of a form that was not."""
     *around, key = path
     known = _keys(location[:-1])
     section, _, name = str(key).partition(".")
     if section in known and name in _keys((*location[:-1], section)):
         return Fault(path=path, message=f"unknown key; write it as {section}: {{{name}: ...}}")
     other = _OTHER_WORDS.get(str(key))
-    if meant := other if other in known else did_you_mean(str(key), known):
-        suggested = (*around, meant)
-        return Fault(path=path, message=f"unknown key; did you mean {dotted(suggested)}?", involves=(suggested,))
+    form = _FORMS.get(str(location[-2])) if len(location) > 1 else None
+    of_all_forms = _keys(location[:-2]) if form else []
+    beside = [lacking for lacking in missing if lacking[:-1] == path[:-1]]
+    if key in of_all_forms:
+        return Fault(path=path, message=f"{key} and {form} exclude each other; leave one out", involves=(*beside,))
+    for keys, unneeded in ((known, []), (of_all_forms, beside)):
+        if meant := other if other in keys else did_you_mean(str(key), keys):
+            suggested = (*around, meant)
+            message = f"unknown key; did you mean {dotted(suggested)}?"
+            return Fault(path=path, message=message, involves=(suggested, *unneeded))
     for section in StudyFile.model_fields:
         if key in _keys((section,)) and around != [section]:
             suggested = (section, key)
@@ -131,10 +145,16 @@ def _message(details: ErrorDetails, path: Path) -> str:
             return f"{shown(value)} is not known; {one_of(value, known)}"
         case "string_pattern_mismatch":
             return f"{shown(value)} is not a study's name; {STUDY_NAME_RULE}"
+        case "scalar" if isinstance(value, dict) and value and path[-1] in StudyFile.model_fields:
+            name, inner = next(iter(value.items()))
+            meant = "..." if isinstance(inner, dict) else flow(inner)
+            return f"a mapping is no condition; write {path[-1]}.{printable(name)}: {meant}"
         case "too_short":
             return "is empty; give at least one"
         case kind if kind in _KINDS:
             what, right = _KINDS[kind]
+            if kind == "int_type" and isinstance(value, float) and value.is_integer():
+                right = f"write {shown(int(value))}"
             right = _MAPPINGS.get(str(path[-1]), right) if what == _MAPPING else right
             return f"{shown(value)} is not {what}; {right}"
         case kind if kind in _BOUNDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import graphlib
+import math
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import get_args
@@ -12,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from tuner.spec.faults import Fault, dotted, flow, one_of, shown
 from tuner.spec.knobs import Alternative, ValueKnob, each_of, listed, value_type
 from tuner.spec.space import Value
-from tuner.spec.study_file import Knob
+from tuner.spec.study_file import FAMILIES, Knob
 
 
 def condition_faults(knobs: Mapping[str, Knob]) -> Iterator[Fault]:
@@ -31,7 +32,10 @@ def _faults_of(
 ) -> Iterator[str]:
     """What is wrong with the condition that `other`, at `path`, has one of `values`."""
     if other is None:
-        yield f"unknown knob; {one_of(path, knobs)}"
+        section, _, name = path.partition(".")
+        families = [family.model_fields["family"].default for family in FAMILIES if name in family.model_fields]
+        belongs = f"{name} belongs to {', '.join(families)}" if section == "model" and families else ""
+        yield f"unknown knob; {belongs or one_of(path, knobs)}"
     elif other is knob:
         yield "a knob cannot depend on itself; name another one"
     elif any(each_of(case) or isinstance(getattr(case, "value", None), tuple) for case in other.cases):
@@ -94,13 +98,52 @@ def _layer_faults(knob: Knob, knobs: Mapping[str, Knob]) -> Iterator[Fault]:
     for key, case in zip(knob.keys, knob.cases, strict=True):
         if isinstance(case, ValueKnob) and isinstance(case.value, tuple):
             length = len(case.value)
-            possible = case.when.get(counts.path) or [count for way in counts.cases for count in listed(way) or ()]
-            other = next((count for count in possible if count != length), None)
+            other = next((count for count in _counts_beside(case, counts, knobs) if count != length), None)
             if other is not None:
-                message = (
-                    f"lists {length} layers, but {counts.path} may be {other}; fix {counts.path} or give one value"
-                )
+                is_said = any(other in (listed(way) or ()) for way in counts.cases)
+                may_be = f"{counts.path} may be {other}{'' if is_said else ' by default'}"
+                message = f"lists {length} layers, but {may_be}; fix {counts.path} or give one value"
                 yield Fault(path=key, message=message, involves=((counts.section, counts.name),))
+
+
+def _counts_beside(case: Alternative, counts: Knob, knobs: Mapping[str, Knob]) -> Iterator[Value]:
+    """The numbers of layers that there may be where the case holds."""
+    if counts.path in case.when:
+        yield from case.when[counts.path]
+        return
+    named: dict[str, set[Value]] = {}
+    for way in (case, *counts.cases):
+        for path, values in way.when.items():
+            named.setdefault(path, set()).update(values)
+    options = {path: _told_apart(knobs.get(path), values) for path, values in named.items()}
+
+    def room(*conditions: Mapping[str, tuple[Value, ...]]) -> int:
+        """How many combinations of options meet all conditions."""
+        return math.prod(
+            sum(all(path not in when or option in when[path] for when in conditions) for option in values)
+            for path, values in options.items()
+        )
+
+    left = room(case.when)
+    for way in counts.cases:
+        beside = room(case.when, way.when)
+        left -= beside  # cases exclude each other: none is taken away twice
+        if beside:
+            yield from listed(way) or ()
+    if left > 0:
+        yield counts.field.default
+
+
+def _told_apart(knob: Knob | None, named: set[Value]) -> list[object]:
+    """The values of a knob that conditions tell apart: those that they name, and one that stands for all others."""
+    if knob is None:
+        return list(named)
+    possible = [listed(case) or () for case in knob.cases]
+    options: list[object] = [value for value in named if any(value in values for values in possible)]
+    may_be_absent = all(case.when for case in knob.cases)
+    if may_be_absent or any(value not in named for values in possible for value in values):
+        options.append(object())
+    return options
 
 
 def _circle_faults(knobs: Mapping[str, Knob]) -> Iterator[Fault]:
