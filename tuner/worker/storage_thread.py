@@ -129,17 +129,18 @@ class StorageThread(threading.Thread):
             case ClaimNext(slot=slot):
                 return self._claim(slot)
             case Report(held=held, curve=curve, checkpoint=checkpoint):
-                desk = self._desks[held.study_id]
-                return self._until_answered(lambda: desk.report(self._db, held, curve, checkpoint))
+                return self._at_desk(held, lambda desk: desk.report(self._db, held, curve, checkpoint))
             case Tell(held=held, outcome=outcome, reason=reason, attributes=attributes):
-                desk = self._desks[held.study_id]
-                return self._until_answered(lambda: desk.tell(self._db, held, outcome, reason, attributes))
+                return self._at_desk(held, lambda desk: desk.tell(self._db, held, outcome, reason, attributes))
             case GiveBack(held=held, died=died, reason=reason):
-                desk = self._desks[held.study_id]
-                self._until_answered(lambda: desk.give_back(self._db, held, died=died, reason=reason))
-                return None
+                return self._at_desk(held, lambda desk: desk.give_back(self._db, held, died=died, reason=reason))
             case Close():
                 return None
+
+    def _at_desk(self, held: Held, call: Callable[[StudyDesk], Answer]) -> Answer | None:
+        """None where the study has ended and its desk is gone: what a pruned trial still says may come so late."""
+        desk = self._desks.get(held.study_id)
+        return None if desk is None else self._until_answered(lambda: call(desk))
 
     def _claim(self, slot: int) -> StorageAnswer:
         """From the first study that has a trial to give, in the order in which they were named."""

@@ -1,0 +1,38 @@
+"""What the storage thread answers, and that it survives what comes late."""
+
+from __future__ import annotations
+
+import queue
+from uuid import uuid4
+
+from tests.worker.bench import QUICK, Bench
+from tuner.states import Outcome
+from tuner.storage import workers
+from tuner.storage.connection import Database
+from tuner.worker.events import Claimed, NothingToClaim, StorageAnswer
+from tuner.worker.storage_thread import ClaimNext, Close, Report, StorageThread, Tell
+
+
+def test_what_a_trial_says_after_its_study_has_ended_is_dropped(bench: Bench, database_url: str) -> None:
+    """Its last trial was pruned in one slot while another slot learnt that nothing is left."""
+    study = bench.study(QUICK, budget__trials="1")
+    worker = uuid4()
+    workers.register(bench.db, worker, host="here", pid=1, device="cpu", slots=2, version="0")
+    answers: queue.Queue[StorageAnswer] = queue.Queue()
+    thread = StorageThread(Database(database_url), worker, [study], bench.home, answers.put)
+    thread.start()
+    thread.post(ClaimNext(slot=0))
+    claimed = answers.get(timeout=20)
+    assert isinstance(claimed, Claimed)
+    held = claimed.claim.held
+    thread.post(Report(held=held, curve={1: 0.5}, checkpoint=None))
+    thread.post(Tell(held=held, outcome=Outcome.COMPLETE, reason=None, attributes={}))
+    thread.post(ClaimNext(slot=1))
+    assert answers.get(timeout=20) == NothingToClaim(slot=1, ended=True)
+    thread.post(Report(held=held, curve={2: 0.9}, checkpoint=None))
+    thread.post(ClaimNext(slot=0))
+    assert answers.get(timeout=20) == NothingToClaim(slot=0, ended=True)
+    thread.post(Close())
+    thread.join(20)
+    (row,) = bench.trials(study)
+    assert (row.state, row.curve) == ("COMPLETE", [0.5])
