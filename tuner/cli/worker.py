@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from tuner.cli.context import Context, pass_context
-from tuner.cli.durations import Duration
+from tuner.cli.durations import duration
 from tuner.cli.output import emit, format_option
 from tuner.cli.slots import device_option, hang_limit_option, sensible_slots, slots_option
 
@@ -25,9 +25,7 @@ def command() -> None:
 @device_option
 @hang_limit_option
 @click.option("--count", type=click.IntRange(1), metavar="N", help="End after so many trials.  [default: all]")
-@click.option(
-    "--time-limit", type=Duration(), metavar="TIME", help="End after 90s, 30m, 2h, …; what runs is given back."
-)
+@click.option("--time-limit", type=duration, metavar="TIME", help="End after 90s, 30m, 2h, …; what runs is given back.")
 @click.option("--stop-with-stdin", is_flag=True, hidden=True, help="End as soon as standard input does.")
 @pass_context
 def start(
