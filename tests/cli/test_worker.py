@@ -119,7 +119,9 @@ def test_a_clock_that_is_off_by_an_hour_does_not_matter(here: Site, cli: Cli, sp
     for offset in ("-1h", "+1h"):
         command = [sys.executable, "-P", "-m", "tuner", "worker", "start", "tiny", "--slots", "1", "--count", "2"]
         environment = {**here.environment, "DONT_FAKE_MONOTONIC": "1"}
-        worker = subprocess.run(["faketime", "-f", offset, *command], env=environment, capture_output=True, text=True, check=False)
+        worker = subprocess.run(
+            ["faketime", "-f", offset, *command], env=environment, capture_output=True, text=True, check=False
+        )
         assert worker.returncode == 0, worker.stderr
     trials = cli("trial", "list", "tiny", "--format", "json").json
     assert [(trial["state"], trial["attempts"]) for trial in trials] == [("COMPLETE", 1)] * 4

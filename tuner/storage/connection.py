@@ -38,6 +38,7 @@ HOPELESS = {
 
 # SQLSTATE: broken connections, shutdown, no connection left, deadlock, serialization failure
 LOST = ("08", "57P01", "57P02", "57P03", "53300", "40P01", "40001")
+OUR_FAULT = (psycopg2.ProgrammingError, psycopg2.DataError, psycopg2.NotSupportedError)
 READ_ONLY = "25006"
 NO_SPACE = "53100"
 NOT_ALLOWED = "42501"
@@ -139,11 +140,15 @@ class Database:
     def _explain(self, error: psycopg2.Error) -> Exception:
         place, code = self.address.place, error.pgcode or ""
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if self._connection is None or self._connection.closed:
-            self._connection = None
+        # Not every broken connection is marked closed: the rest are known by errors that neither server nor caller made.
+        if self._connection is None or self._connection.closed or not (code or isinstance(error, OUR_FAULT)):
+            self.close()
             return DatabaseLost(f"the connection to PostgreSQL at {place} broke: {line}")
         if code.startswith(LOST):
             return DatabaseLost(f"PostgreSQL at {place}: {line}")
+        if code == READ_ONLY and len(self.address.hosts) > 1:  # it was the primary: another one is by now, or soon
+            self.close()
+            return DatabaseLost(f"PostgreSQL at {place} has become read-only: {line}")
         if code == READ_ONLY:
             return DatabaseError(f"PostgreSQL at {place} is read-only (a standby, or set so): {line}")
         if code == NO_SPACE:
