@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from pathlib import Path
 
@@ -45,6 +45,9 @@ _MACHINE_FAULTS: dict[str, type[TunerError]] = {"ArtifactError": ArtifactError, 
 _EARLY_DEATHS = 3  # children that die, one after the other, before they are up: something is wrong here
 
 
+StartChild = Callable[[int], Child]  # for a slot
+
+
 class Ended(Enum):
     """Why a worker stopped."""
 
@@ -54,13 +57,12 @@ class Ended(Enum):
 
 class Supervisor:
     def __init__(
-        self, storage: StorageThread, loop: EventLoop, *, slots: int, device: str, artifacts: Path, hang_seconds: float
+        self, storage: StorageThread, loop: EventLoop, *, slots: int, artifacts: Path, start_child: StartChild
     ) -> None:
         self._storage = storage
         self._loop = loop
-        self._device = device
         self._artifacts = artifacts
-        self._hang_seconds = hang_seconds
+        self._start_child = start_child
         self._early_deaths = 0
         self._ticked_at = time.monotonic()
         self._ask_at = 0.0  # clock: when idle slots ask again
@@ -69,7 +71,7 @@ class Supervisor:
         self._terminated = False
         self._failure: Exception | None = None
         self._nothing_left = False
-        self._slots = [Slot(index=index, child=self._child(index)) for index in range(slots)]
+        self._slots = [Slot(index=index, child=start_child(index)) for index in range(slots)]
 
     def run(self) -> Ended:
         """Works until nothing is left to do or it is told to stop.
@@ -206,12 +208,9 @@ class Supervisor:
 
     # --- children ---------------------------------------------------------------------------------------------------
 
-    def _child(self, index: int) -> Child:
-        return Child(self._device, index, self._hang_seconds)
-
     def _replace(self, slot: Slot) -> None:
         slot.child.kill()
-        slot.up, slot.child = False, self._child(slot.index)
+        slot.up, slot.child = False, self._start_child(slot.index)
 
     def _mourn(self, slot: Slot, reason: str, outcome: Outcome) -> None:
         """A child is gone, or hangs: another takes its place, and its trial goes on from the last checkpoint."""
