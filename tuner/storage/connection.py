@@ -139,8 +139,8 @@ class Database:
     def _explain(self, error: psycopg2.Error) -> Exception:
         place, code = self.address.place, error.pgcode or ""
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        # Errors of the server have a code; one of libpq's own is a broken connection, though psycopg2 may say that it is
-        # open (a server that ends by SIGQUIT, or crashes, sends a last warning).
+        # The server's errors have a code. One of libpq's own means a broken connection, also where psycopg2 takes it to
+        # be open: a server that is stopped at once sends a last warning.
         of_libpq = not code and type(error) in (psycopg2.OperationalError, psycopg2.DatabaseError)
         if self._connection is None or self._connection.closed or of_libpq:
             self.close()
