@@ -9,7 +9,8 @@
     │   └── DatabaseLost
     ├── DataError               5
     ├── ArtifactError           6
-    └── WorkersFailed           7
+    ├── WorkersFailed           7
+    └── WorkerUnfit             8
 
 `tuner --help` lists the codes with the first line of each class. Exit code 130 means interrupted.
 Everything else that escapes is a bug and shows its traceback.
@@ -77,3 +78,9 @@ class WorkersFailed(TunerError):
     """The workers ended before the study did."""
 
     exit_code = 7
+
+
+class WorkerUnfit(TunerError):
+    """All first trials of a worker died: its machine, or the code that they run, is broken."""
+
+    exit_code = 8

@@ -10,6 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuner.errors import InvalidInput
+
+DEFAULT_LEASE_SECONDS = 30.0
+DEFAULT_HEARTBEAT_SECONDS = 5.0
+HEARTBEATS_A_LEASE = 4  # at least: half a lease may pass unheard while the database is away
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -17,6 +23,8 @@ class Settings:
     artifacts: Path  # TUNER_ARTIFACTS: checkpoints and logs, a folder that all workers share
     data: Path | None  # TUNER_DATA: a folder of ready data sets, looked at before the network
     database_url: str | None  # TUNER_DATABASE_URL: a PostgreSQL instead of the embedded one
+    lease_seconds: float = DEFAULT_LEASE_SECONDS  # TUNER_LEASE_SECONDS: so long silent, a worker loses its trials
+    heartbeat_seconds: float = DEFAULT_HEARTBEAT_SECONDS  # TUNER_HEARTBEAT_SECONDS: a worker's signs of life
 
     @property
     def server(self) -> Path:
@@ -30,13 +38,36 @@ class Settings:
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Raises InvalidInput for times that no worker can live by."""
     home = _folder(environment.get("TUNER_HOME")) or _default_home()
+    lease = _seconds(environment, "TUNER_LEASE_SECONDS", DEFAULT_LEASE_SECONDS)
+    heartbeat = _seconds(environment, "TUNER_HEARTBEAT_SECONDS", DEFAULT_HEARTBEAT_SECONDS)
+    if lease < HEARTBEATS_A_LEASE * heartbeat:
+        raise InvalidInput(
+            f"TUNER_LEASE_SECONDS: {lease:g} is too short for a heartbeat every {heartbeat:g} s; "
+            f"at least {HEARTBEATS_A_LEASE * heartbeat:g}, or a smaller TUNER_HEARTBEAT_SECONDS"
+        )
     return Settings(
         home=home,
         artifacts=_folder(environment.get("TUNER_ARTIFACTS")) or home / "artifacts",
         data=_folder(environment.get("TUNER_DATA")),
         database_url=environment.get("TUNER_DATABASE_URL") or None,
+        lease_seconds=lease,
+        heartbeat_seconds=heartbeat,
     )
+
+
+def _seconds(environment: Mapping[str, str], name: str, default: float) -> float:
+    value = environment.get(name)
+    if not value:
+        return default
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise InvalidInput(f"{name}: {value!r} is not a number of seconds above 0, as {default:g} is")
+    return seconds
 
 
 def _folder(value: str | None) -> Path | None:

@@ -54,6 +54,11 @@ class Outcome(StrEnum):
                 return TrialState.FAIL
 
     @property
+    def fails(self) -> bool:
+        """Something is broken, and other trials may fail of it too."""
+        return self in (Outcome.CRASHED, Outcome.TIMED_OUT)
+
+    @property
     def violates(self) -> bool:
         """Stored as a violated constraint, so that the sampler learns to avoid such points (TPE ignores FAIL)."""
         return self in (Outcome.DIVERGED, Outcome.OUT_OF_MEMORY, Outcome.INFEASIBLE)

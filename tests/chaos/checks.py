@@ -50,7 +50,7 @@ def assert_no_duplicates(arena: Arena, study: StudyRecord) -> None:
         arena,
         """
         SELECT count(*) FILTER (WHERE outcome IS NOT NULL) AS ended, count(DISTINCT finish_seq) AS places,
-            coalesce(max(finish_seq), 0) AS last, max(study.finished_trials) AS counted
+            coalesce(max(finish_seq), 0) AS last, max(study.last_finish_seq) AS counted
         FROM tuner.study LEFT JOIN tuner.lease USING (study_id) WHERE study_id = %(study)s""",
         study,
     )
@@ -70,6 +70,23 @@ def assert_no_duplicates(arena: Arena, study: StudyRecord) -> None:
             study,
         )
         assert twice == [], table
+
+
+def assert_attempts_recorded(arena: Arena, study: StudyRecord) -> None:
+    """Each attempt at a finished trial is on record and closed; those that died are the deaths that were counted."""
+    wrong = _rows(
+        arena,
+        """
+        SELECT lease.number, lease.attempt, lease.deaths, array_agg(attempt.ended ORDER BY attempt.attempt) AS ended
+        FROM tuner.lease LEFT JOIN tuner.attempt USING (trial_id) WHERE study_id = %(study)s GROUP BY lease.trial_id
+        HAVING array_agg(attempt.attempt ORDER BY attempt.attempt)
+                IS DISTINCT FROM (SELECT array_agg(n) FROM generate_series(1, lease.attempt) AS n)
+            OR count(*) FILTER (WHERE attempt.ended IN ('lost', 'crashed', 'timed_out')) <> lease.deaths
+            OR count(attempt.ended) <> lease.attempt
+            OR max(attempt.ended) FILTER (WHERE attempt.attempt = lease.attempt) <> lease.outcome""",
+        study,
+    )
+    assert wrong == []
 
 
 def assert_gapless_curves(arena: Arena, study: StudyRecord, epochs: int) -> None:

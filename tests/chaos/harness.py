@@ -25,7 +25,8 @@ from tuner.errors import DatabaseLost
 from tuner.spec.study import read_spec
 from tuner.storage.connection import Database, Row
 from tuner.storage.server import EmbeddedServer
-from tuner.storage.studies import StudyRecord, launch_study
+from tuner.storage.steering import launch_study
+from tuner.storage.studies import StudyRecord
 
 HEARTBEAT_SECONDS = 1.0
 POLL_SECONDS = 0.05

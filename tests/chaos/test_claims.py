@@ -33,7 +33,8 @@ class Connections:
     def _sample(self) -> None:
         while not self._over.wait(0.02):
             ((count,),) = self._db.execute(
-                "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+                "SELECT count(*) FROM pg_stat_activity "
+                "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
             )
             self.most = max(self.most, count)
 
@@ -51,6 +52,7 @@ def test_racing_budget(arena: Arena, form: Form, figures: Figures) -> None:
         checks.assert_exactly(arena, study, trials)
         checks.assert_nothing_running(arena, study)
         checks.assert_no_duplicates(arena, study)
+        checks.assert_attempts_recorded(arena, study)
         checks.assert_no_deaths(arena, study)
     assert most <= workers + 6
     figures.update(workers=workers, repeats=repeats, trials_each=trials, most_connections=most)
@@ -66,6 +68,7 @@ def test_claims(arena: Arena, form: Form, figures: Figures) -> None:
     assert [claimer.wait(1200) for claimer in claimers] == [0] * processes
     checks.assert_exactly(arena, study, trials)
     checks.assert_no_duplicates(arena, study)
+    checks.assert_attempts_recorded(arena, study)
     checks.assert_no_deaths(arena, study)
     given = [int(number) for claimer in claimers for number in claimer.log.read_text().split()]
     assert sorted(given) == list(range(trials))

@@ -16,7 +16,8 @@ from tests.chaos.harness import Arena, Figures, Form, until
 from tests.chaos.proxy import Proxy
 from tests.chaos.stub import Behaviour
 from tuner.states import StudyState
-from tuner.storage.studies import StudyRecord, set_state
+from tuner.storage.steering import set_state
+from tuner.storage.studies import StudyRecord
 
 EPOCHS = 10
 
@@ -86,6 +87,7 @@ def _assert_untouched(arena: Arena, study: StudyRecord) -> int:
     checks.assert_exactly(arena, study, trials)
     checks.assert_nothing_running(arena, study)
     checks.assert_no_duplicates(arena, study)
+    checks.assert_attempts_recorded(arena, study)
     checks.assert_gapless_curves(arena, study, EPOCHS)
     checks.assert_no_deaths(arena, study)
     checks.assert_one_attempt(arena, study)

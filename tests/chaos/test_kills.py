@@ -131,6 +131,7 @@ def test_random_kills(arena: Arena, form: Form, figures: Figures) -> None:
         checks.assert_exactly(arena, study, trials)
         checks.assert_nothing_running(arena, study)
         checks.assert_no_duplicates(arena, study)
+        checks.assert_attempts_recorded(arena, study)
         checks.assert_gapless_curves(arena, study, epochs)
         checks.assert_equal(arena, study, undisturbed)
         again = repeated(arena, study)
@@ -173,6 +174,7 @@ def test_grid_under_kills(arena: Arena, form: Form, figures: Figures) -> None:
     checks.assert_exactly(arena, study, points)
     checks.assert_nothing_running(arena, study)
     checks.assert_no_duplicates(arena, study)
+    checks.assert_attempts_recorded(arena, study)
     checks.assert_gapless_curves(arena, study, 4)
     distinct = checks.distinct_points(arena, study)
     assert distinct == points
@@ -203,6 +205,7 @@ def test_random_kills_of_a_real_training(arena: Arena, form: Form, figures: Figu
     checks.assert_exactly(arena, study, trials)
     checks.assert_nothing_running(arena, study)
     checks.assert_no_duplicates(arena, study)
+    checks.assert_attempts_recorded(arena, study)
     checks.assert_gapless_curves(arena, study, 8)
     checks.assert_equal(arena, study, undisturbed)
     again = repeated(arena, study)

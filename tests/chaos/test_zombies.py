@@ -13,7 +13,7 @@ from tests.chaos import audit, checks
 from tests.chaos.harness import Arena, Figures, Form, Process, until
 from tests.chaos.stub import Behaviour
 from tuner.states import StudyState
-from tuner.storage.studies import set_state
+from tuner.storage.steering import set_state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +80,7 @@ def test_zombies(arena: Arena, form: Form, figures: Figures) -> None:
     checks.assert_exactly(arena, study, trials)
     checks.assert_nothing_running(arena, study)
     checks.assert_no_duplicates(arena, study)
+    checks.assert_attempts_recorded(arena, study)
     checks.assert_gapless_curves(arena, study, 20)
     writes = audit.assert_only_holders_wrote(arena)
     refused = sum(worker.log.read_text().count("was given to another worker") for worker in workers)

@@ -51,6 +51,8 @@ def snapshot(ended: int = 10, running: int = 2, **changes: Any) -> Snapshot:
     seen = Snapshot(
         name="digits-cnn",
         state=StudyState.RUNNING,
+        reason=None,
+        goes_on=True,
         metric="accuracy",
         maximize=True,
         epochs=20,

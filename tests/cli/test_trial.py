@@ -100,6 +100,32 @@ def test_a_closed_pipe_is_quiet(trained: tuple[Site, Done]) -> None:
     process.wait()
 
 
+def test_failed_trials_are_told_and_run_again(cli: Cli, here: Site, spec_file: Path, db: Database) -> None:
+    cli("launch", spec_file, "--workers", 0)
+    study, worker = get_study(db, "tiny"), uuid4()
+    workers.register(db, worker, host="node7", pid=42, device="cpu", slots=1, version="0")
+    for death in (Outcome.CRASHED, Outcome.TIMED_OUT):
+        claim = claims.claim(db, study.study_id, worker, uuid4())
+        assert isinstance(claim, Claim)
+        if death is Outcome.CRASHED:
+            claims.give_back(db, claim.held, death=death, reason="its process was killed by SIGKILL")
+        else:
+            claims.tell(db, claim.held, Ending(outcome=death, reason="made no step for 120 s"))
+    text = cli("trial", "show", "tiny", 0).out
+    assert "node7:42" in text
+    assert "crashed: its process was killed by SIGKILL" in text
+    history = cli("trial", "show", "tiny", 0, "--format", "json").json["history"]
+    assert [(attempt["attempt"], attempt["ended"]) for attempt in history] == [(1, "crashed"), (2, "timed_out")]
+    assert cli("study", "show", "tiny", "--format", "json").json["interrupted_attempts"] == {"crashed": 1}
+    assert cli("trial", "retry", "tiny").code == 2
+    assert "trial 7" in cli("trial", "retry", "tiny", 7).err
+    assert cli("trial", "retry", "tiny", "--failed").code == 0
+    assert "no trial has failed" in cli("trial", "retry", "tiny", "--failed").err
+    assert here.run("worker", "start", "tiny", "--slots", 1).code == 0
+    trials = cli("trial", "list", "tiny", "--format", "json").json
+    assert [(trial["outcome"], trial["attempts"]) for trial in trials] == [("complete", 3)] + [("complete", 1)] * 3
+
+
 def test_sparkline() -> None:
     assert sparkline([]) == ""
     assert sparkline([0.3, 0.3]) == "▁▁"

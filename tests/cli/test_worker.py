@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ from tests.cli.site import Cli, Site
 from tuner.cli import slots
 from tuner.errors import InvalidInput
 from tuner.storage.connection import Database
+from tuner.storage.url import parse
 from tuner.storage.workers import list_workers
 
 
@@ -36,7 +41,7 @@ def test_sigterm_ends_a_worker_that_waits(here: Site, cli: Cli, spec_file: Path,
         assert time.monotonic() < deadline
         time.sleep(0.1)
     (row,) = cli("worker", "list", "--format", "json").json
-    assert (row["pid"], row["state"], row["studies"]) == (process.pid, "alive", [])
+    assert (row["pid"], row["state"], row["training"]) == (process.pid, "alive", {})
     os.kill(process.pid, signal.SIGTERM)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -48,6 +53,79 @@ def test_sigterm_ends_a_worker_that_waits(here: Site, cli: Cli, spec_file: Path,
 def test_slots_beyond_sense_are_refused(cli: Cli, slots: object, db: Database) -> None:
     assert cli("worker", "start", "--slots", slots).code == 2
     assert list_workers(db, ended=True) == []
+
+
+@pytest.mark.parametrize("limit", ["0", "-5m", "soon", "1e3", "nan", "3w"])
+def test_a_time_limit_that_is_none_is_refused(cli: Cli, limit: str, db: Database) -> None:
+    done = cli("worker", "start", "--time-limit", limit)
+    assert (done.code, "write 90s, 30m, 2h or 1d" in done.err) == (2, True)
+    assert list_workers(db, ended=True) == []
+
+
+@pytest.mark.parametrize(
+    ("lease", "heartbeat", "words"),
+    [
+        ("15", "", "15 is too short for a heartbeat every 5 s; at least 20"),
+        ("", "10", "30 is too short for a heartbeat every 10 s; at least 40"),
+        ("half a minute", "", "'half a minute' is not a number of seconds"),
+        ("inf", "", "'inf' is not a number of seconds"),
+        ("", "-1", "'-1' is not a number of seconds"),
+    ],
+)
+def test_a_lease_that_no_worker_could_keep_is_refused(
+    here: Site, spec_file: Path, lease: str, heartbeat: str, words: str
+) -> None:
+    here.environment.update(TUNER_LEASE_SECONDS=lease, TUNER_HEARTBEAT_SECONDS=heartbeat)
+    done = here.run("worker", "start")
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    assert words in done.err
+
+
+def test_a_database_that_may_only_be_read_is_said_in_one_line(here: Site, spec_file: Path, db: Database) -> None:
+    role = f"reader_{os.getpid()}"
+    db.execute(f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA tuner TO {role}")
+    db.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA tuner, public TO {role}")
+    try:
+        here.environment["TUNER_DATABASE_URL"] = replace(parse(here.url), user=role).url
+        assert here.run("study", "list").code == 0
+        done = here.run("worker", "start")
+        assert (done.code, len(done.err.splitlines())) == (4, 1)
+        assert f"user {role}: permission denied for table worker" in done.err
+    finally:
+        db.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_an_artifacts_folder_that_cannot_be_is_said_in_one_line(here: Site, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    here.environment["TUNER_ARTIFACTS"] = str(tmp_path / "file" / "artifacts")
+    done = here.run("worker", "start")
+    assert (done.code, len(done.err.splitlines())) == (6, 1)
+    assert "Not a directory" in done.err
+
+
+def test_a_worker_of_another_release_leaves_the_study_alone(
+    cli: Cli, here: Site, spec_file: Path, db: Database
+) -> None:
+    cli("launch", spec_file, "--workers", 0)
+    db.execute('UPDATE tuner.study SET versions = versions || \'{"tuner": "0.0.3"}\'')
+    done = here.run("worker", "start", "tiny", "--slots", 1)
+    assert (done.code, "was made by tuner 0.0.3" in done.err.splitlines()[-1]) == (2, True)
+    assert db.execute("SELECT FROM public.trials") == []
+
+
+@pytest.mark.skipif(shutil.which("faketime") is None, reason="faketime is not installed")
+def test_a_clock_that_is_off_by_an_hour_does_not_matter(here: Site, cli: Cli, spec_file: Path) -> None:
+    cli("launch", spec_file, "--workers", 0)
+    for offset in ("-1h", "+1h"):
+        command = [sys.executable, "-P", "-m", "tuner", "worker", "start", "tiny", "--slots", "1", "--count", "2"]
+        environment = {**here.environment, "DONT_FAKE_MONOTONIC": "1"}
+        worker = subprocess.run(
+            ["faketime", "-f", offset, *command], env=environment, capture_output=True, text=True, check=False
+        )
+        assert worker.returncode == 0, worker.stderr
+    trials = cli("trial", "list", "tiny", "--format", "json").json
+    assert [(trial["state"], trial["attempts"]) for trial in trials] == [("COMPLETE", 1)] * 4
+    assert all(trial["seconds"] < 60 for trial in trials)
 
 
 @pytest.mark.parametrize("limit", ["nan", "inf", 0.5])

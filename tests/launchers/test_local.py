@@ -17,7 +17,7 @@ from tuner.launchers.local import LocalWorkers
 from tuner.settings import Settings, read_settings
 from tuner.spec.study import read_spec
 from tuner.storage.connection import Database
-from tuner.storage.studies import launch_study
+from tuner.storage.steering import launch_study
 from tuner.storage.workers import list_workers
 
 Crew = Callable[[str], LocalWorkers]

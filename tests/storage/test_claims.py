@@ -7,30 +7,16 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from tests.storage.rows import make_study
 from tuner.spec.space import FloatRange, Parameter, Space
 from tuner.states import Outcome, StudyState
 from tuner.storage import claims, workers
-from tuner.storage.claims import Claim, Ending, Nothing, Progress
+from tuner.storage.claims import Claim, Ending, Nothing, Progress, Standing
 from tuner.storage.connection import Database
 
 SPACE = Space(
     entries=(Parameter(path="training.learning_rate", name="learning_rate", domain=FloatRange(low=0, high=1)),)
 )
-
-
-def make_study(db: Database, *, epochs: int = 10, **budget: float) -> int:
-    (row,) = db.execute(
-        """
-        WITH made AS (INSERT INTO studies (study_name) VALUES (%(name)s) RETURNING study_id),
-        direction AS (INSERT INTO study_directions (direction, study_id, objective)
-            SELECT 'MAXIMIZE', study_id, 0 FROM made)
-        INSERT INTO tuner.study (study_id, document, budget, epochs, versions)
-        SELECT study_id, '{}', %(budget)s, %(epochs)s, '{}' FROM made RETURNING study_id""",
-        name=f"study-{uuid4().hex[:8]}",
-        budget=budget,
-        epochs=epochs,
-    )
-    return int(row.study_id)
 
 
 def make_worker(db: Database) -> UUID:
@@ -50,7 +36,13 @@ def take(db: Database, study: int, worker: UUID) -> Claim:
     return claim
 
 
+def long_since(db: Database) -> None:
+    """The database has been seen alive for an hour, until now."""
+    db.execute("UPDATE tuner.pulse SET since = clock_timestamp() - interval '1 hour', last = clock_timestamp()")
+
+
 def expire(db: Database, claim: Claim) -> None:
+    long_since(db)
     db.execute(
         "UPDATE tuner.lease SET lease_until = clock_timestamp() - interval '1 second' WHERE trial_id = %(trial)s",
         trial=claim.held.trial_id,
@@ -75,7 +67,7 @@ class TestBudget:
         study = make_study(db, trials=3)
         taken = [take(db, study, worker) for _ in range(3)]
         assert [claim.held.number for claim in taken] == [0, 1, 2]
-        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.RUNNING)
+        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.RUNNING, open=3)
         for claim in taken:
             claims.tell(db, claim.held, Ending(outcome=Outcome.CRASHED))
         assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.FINISHED)
@@ -128,7 +120,7 @@ class TestBudget:
         study = make_study(db, trials=3)
         running = take(db, study, worker)
         db.execute("UPDATE tuner.study SET state = 'stopping'")
-        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.STOPPING)
+        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.STOPPING, open=1)
         claims.tell(db, running.held, Ending(outcome=Outcome.COMPLETE, value=1.0))
         assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.FINISHED)
 
@@ -149,6 +141,7 @@ class TestBudget:
         """A worker that was lost in the night has not trained all night."""
         study = make_study(db, seconds=3600)
         lost = take(db, study, worker)
+        long_since(db)
         db.execute(
             "UPDATE tuner.lease SET started_at = now() - interval '9 hours', "
             "lease_until = now() - interval '9 hours' + interval '40 seconds'"
@@ -193,18 +186,92 @@ class TestAttempts:
             expire(db, take(db, study, worker))
         assert take(db, study, worker).held.number == 1
         (row,) = db.execute("SELECT outcome, reason, finish_seq FROM tuner.lease WHERE number = 0")
-        assert (row.outcome, row.reason, row.finish_seq) == ("crashed", "its worker was lost 3 times", 1)
+        assert (row.outcome, row.finish_seq) == ("crashed", 1)
+        assert row.reason == "its worker was not heard of any more; given up after 3 deaths"
+
+    def test_three_deaths_on_one_worker_leave_the_trial_to_another(self, db: Database, worker: UUID) -> None:
+        study = make_study(db, trials=2)
+        other = make_worker(db)
+        for _ in range(claims.MAX_DEATHS):
+            claim = take(db, study, worker)
+            assert claim.held.number == 0
+            claims.give_back(db, claim.held, death=Outcome.CRASHED, reason="its process was killed by SIGSEGV")
+        assert take(db, study, worker).held.number == 1  # this one is spared the trial
+        again = take(db, study, other)
+        assert (again.held.number, again.deaths) == (0, 3)
+        claims.give_back(db, again.held, death=Outcome.TIMED_OUT, reason="made no step for 120 s")
+        claims.claim(db, study, other, uuid4())
+        (row,) = db.execute("SELECT outcome, reason FROM tuner.lease WHERE number = 0")
+        assert (row.outcome, row.reason) == ("timed_out", "made no step for 120 s; given up after 4 deaths")
+
+    def test_a_worker_that_serves_other_studies_is_no_other_worker(self, db: Database, worker: UUID) -> None:
+        study = make_study(db, trials=2)
+        workers.register(db, uuid4(), host="there", pid=2, device="cpu", slots=1, version="0", studies=[study + 1])
+        for _ in range(claims.MAX_DEATHS):
+            claims.give_back(db, take(db, study, worker).held, death=Outcome.CRASHED)
+        assert take(db, study, worker).held.number == 1
+        (row,) = db.execute("SELECT outcome FROM tuner.lease WHERE number = 0")
+        assert row.outcome == "crashed"
+
+    def test_nothing_is_reaped_while_the_database_may_have_been_away(self, db: Database, worker: UUID) -> None:
+        study = make_study(db, trials=1)
+        lost = take(db, study, make_worker(db))
+        expire(db, lost)
+        # The database was away for longer than half a lease: workers that live had no chance to renew.
+        db.execute("UPDATE tuner.pulse SET last = clock_timestamp() - interval '16 seconds'")
+        assert isinstance(claims.claim(db, study, worker, uuid4()), Nothing)
+        claims.renew(db, worker, [study])  # it is back: all get a whole lease to say that they live
+        assert isinstance(claims.claim(db, study, worker, uuid4()), Nothing)
+        db.execute("UPDATE tuner.pulse SET since = since - interval '31 seconds'")
+        assert take(db, study, worker).held.attempt == 2
+
+    def test_short_silences_do_not_break_the_pulse(self, db: Database, worker: UUID) -> None:
+        study = make_study(db, trials=1)
+        expire(db, take(db, study, make_worker(db)))
+        db.execute("UPDATE tuner.pulse SET last = clock_timestamp() - interval '14 seconds'")
+        claims.renew(db, worker, [study])
+        assert take(db, study, worker).held.attempt == 2
+
+    def test_every_attempt_is_on_record(self, db: Database, worker: UUID) -> None:
+        study = make_study(db, trials=1)
+        claims.give_back(db, take(db, study, worker).held, reason="asked to end")
+        claims.give_back(db, take(db, study, worker).held, death=Outcome.CRASHED, reason="killed")
+        expire(db, take(db, study, worker))
+        last = take(db, study, make_worker(db))
+        claims.tell(db, last.held, Ending(outcome=Outcome.COMPLETE, value=1.0))
+        rows = db.execute("SELECT attempt, ended, reason, ended_at >= started_at AS over FROM tuner.attempt ORDER BY 1")
+        assert [(row.attempt, row.ended, row.reason) for row in rows] == [
+            (1, "given_back", "asked to end"),
+            (2, "crashed", "killed"),
+            (3, "lost", "its worker was not heard of any more"),
+            (4, "complete", None),
+        ]
+
+    def test_a_cancelled_study_ends_trials_whose_worker_died_later(self, db: Database, worker: UUID) -> None:
+        study = make_study(db, trials=2)
+        lost = take(db, study, make_worker(db))
+        db.execute("UPDATE tuner.study SET state = 'cancelled'")
+        waiting = claims.claim(db, study, worker, uuid4())
+        assert waiting == Nothing(state=StudyState.CANCELLED, open=1)
+        assert isinstance(waiting, Nothing)
+        assert not waiting.ended
+        expire(db, lost)
+        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.CANCELLED)
+        assert state_of(db, lost) == "FAIL"
 
     def test_a_renewed_lease_is_kept(self, db: Database, worker: UUID) -> None:
         study = make_study(db, trials=1)
         expire(db, take(db, study, worker))
-        assert claims.renew(db, worker, [study, 999]) == {study: StudyState.RUNNING, 999: None}
+        assert claims.renew(db, worker, [study, 999]) == {
+            study: Standing(state=StudyState.RUNNING, highest=0),
+            999: Standing(state=None),
+        }
         assert isinstance(claims.claim(db, study, worker, uuid4()), Nothing)
 
     def test_a_worker_that_ends_gives_everything_back(self, db: Database, worker: UUID) -> None:
         study = make_study(db, trials=2)
         taken = [take(db, study, worker), take(db, study, worker)]
-        claims.give_back_all(db, worker)
+        claims.give_back_all(db, worker, "it ended")
         assert [state_of(db, claim) for claim in taken] == ["WAITING", "WAITING"]
 
 
@@ -224,7 +291,7 @@ class TestFencing:
         assert not claims.report(db, held, Progress(curve={1: 0.1, 2: 0.9}, checkpoint="x", attributes={"a": 1}))
         assert not claims.write_point(db, held, SPACE, {"learning_rate": 0.5}, {})
         assert not claims.tell(db, held, Ending(outcome=Outcome.COMPLETE, value=0.9), Progress(curve={2: 0.9}))
-        assert not claims.give_back(db, held, died=True)
+        assert not claims.give_back(db, held, death=Outcome.CRASHED)
         assert curve_of(db, zombie) == {1: 0.5}
         assert state_of(db, zombie) == "RUNNING"
         (row,) = db.execute("SELECT attempt, deaths, checkpoint, outcome FROM tuner.lease")
@@ -238,7 +305,7 @@ class TestFencing:
         claim = take(db, make_study(db, trials=1), worker)
         pruned = Ending(outcome=Outcome.PRUNED, value=0.5)
         assert claims.tell(db, claim.held, pruned, Progress(curve={1: 0.5}))
-        assert not claims.tell(db, claim.held, pruned, Progress(curve={1: 0.5}))
+        assert not claims.tell(db, claim.held, Ending(outcome=Outcome.COMPLETE, value=0.7), Progress(curve={2: 0.7}))
         assert not claims.report(db, claim.held, Progress(curve={2: 0.6}))
         assert curve_of(db, claim) == {1: 0.5}
 
@@ -247,6 +314,54 @@ class TestFencing:
         for _ in range(2):
             assert claims.report(db, claim.held, Progress(curve={1: 0.5, 2: 1 / 3}))
         assert curve_of(db, claim) == {1: 0.5, 2: 1 / 3}
+
+
+class TestLostAnswers:
+    """A commit may succeed and its answer be lost: everything is then sent again."""
+
+    def test_an_end_told_twice_is_one_end(self, db: Database, worker: UUID) -> None:
+        study = make_study(db, trials=2)
+        claim = take(db, study, worker)
+        for _ in range(2):
+            assert claims.tell(db, claim.held, Ending(outcome=Outcome.CRASHED), Progress(curve={1: 0.5}))
+        (row,) = db.execute("SELECT last_finish_seq, finished_epochs, failures FROM tuner.study")
+        assert (row.last_finish_seq, row.finished_epochs, row.failures) == (1, 1, 1)
+
+    def test_a_death_told_twice_is_one_death(self, db: Database, worker: UUID) -> None:
+        study = make_study(db, trials=2)
+        held = take(db, study, worker).held
+        claims.give_back(db, held, death=Outcome.CRASHED)
+        assert not claims.give_back(db, held, death=Outcome.CRASHED)
+        assert take(db, study, worker).deaths == 1
+
+
+class TestFailures:
+    def test_so_many_failures_pause_the_study(self, db: Database, worker: UUID) -> None:
+        study = make_study(db, trials=9, failures=2)
+        taken = [take(db, study, worker) for _ in range(4)]
+        outcomes = (Outcome.CRASHED, Outcome.OUT_OF_MEMORY, Outcome.TIMED_OUT)
+        for claim, outcome in zip(taken, outcomes, strict=False):
+            claims.tell(db, claim.held, Ending(outcome=outcome, reason="no such file: x"))
+        (row,) = db.execute("SELECT state, reason FROM tuner.study")
+        assert (row.state, row.reason) == ("paused", "2 trials failed, the last: no such file: x")
+        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.PAUSED, open=1)
+
+
+def test_a_claim_is_one_round_trip_and_so_is_every_write(db: Database, worker: UUID) -> None:
+    study = make_study(db, trials=2)
+    sent: list[str] = []
+    execute = db.execute
+
+    def counted(statement: str, **values: object) -> list[object]:
+        sent.append(statement)
+        return execute(statement, **values)
+
+    db.execute = counted  # type: ignore[method-assign]
+    claim = take(db, study, worker)
+    claims.write_point(db, claim.held, SPACE, {"learning_rate": 0.25}, {})
+    claims.report(db, claim.held, Progress(curve={1: 0.5}))
+    claims.tell(db, claim.held, Ending(outcome=Outcome.COMPLETE, value=1.0))
+    assert len(sent) == 4
 
 
 def test_the_order_of_finishing_is_counted_without_gaps(db: Database, worker: UUID) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,12 +24,36 @@ from tuner.storage.schema import ensure_schema
 ensure_schema(sys.argv[1])
 """
 
-TABLES = {"study", "worker", "lease", "comparison", "comparison_study", "evaluation"}
+TABLES = {"study", "worker", "lease", "attempt", "pulse", "comparison", "comparison_study", "evaluation"}
 
 
 def tables(db: Database, schema: str) -> set[str]:
     rows = db.execute("SELECT tablename FROM pg_tables WHERE schemaname = %(schema)s", schema=schema)
     return {row.tablename for row in rows}
+
+
+FIRST_RELEASE = """
+INSERT INTO public.studies (study_id, study_name) VALUES (1, 'old');
+INSERT INTO public.trials (trial_id, number, study_id, state) VALUES (1, 0, 1, 'COMPLETE'), (2, 1, 1, 'RUNNING');
+INSERT INTO tuner.study (study_id, document, budget, epochs, versions, finished_trials)
+VALUES (1, '{}', '{"trials": 5}', 10, '{}', 1);
+INSERT INTO tuner.lease
+    (trial_id, study_id, number, attempt, lease_until, epoch, started_at, seconds, outcome, finish_seq)
+VALUES (1, 1, 0, 2, NULL, 7, now(), 2.5, 'complete', 1), (2, 1, 1, 1, now() + interval '30 s', 3, now(), 0, NULL, NULL);
+"""
+
+
+def downgrade_to_first(db: Database) -> None:
+    """The tables as revision 0001 makes them."""
+    first = importlib.util.spec_from_file_location("first", MIGRATIONS / "versions" / "0001_tables.py")
+    assert first is not None
+    assert first.loader is not None
+    module = importlib.util.module_from_spec(first)
+    first.loader.exec_module(module)
+    db.execute("DROP SCHEMA tuner CASCADE; CREATE SCHEMA tuner")
+    db.execute(module.TABLES)
+    db.execute("CREATE TABLE tuner.alembic_version (version_num varchar(32) PRIMARY KEY)")
+    db.execute("INSERT INTO tuner.alembic_version VALUES ('0001')")
 
 
 def test_from_empty_to_current_and_again(empty_database_url: str) -> None:
@@ -42,6 +67,19 @@ def test_from_empty_to_current_and_again(empty_database_url: str) -> None:
         ensure_schema(empty_database_url)
         upgrade_schema(empty_database_url)
         check_schema(db)
+
+
+def test_rows_of_the_first_release_are_taken_over(empty_database_url: str) -> None:
+    """An upgrade in the middle of a study: what was spent, who holds what, which attempts there were."""
+    ensure_schema(empty_database_url)
+    with Database(empty_database_url) as db:
+        downgrade_to_first(db)
+        db.execute(FIRST_RELEASE)
+        ensure_schema(empty_database_url)
+        (study,) = db.execute("SELECT last_finish_seq, finished_epochs, finished_seconds FROM tuner.study")
+        assert (study.last_finish_seq, study.finished_epochs, study.finished_seconds) == (1, 7, 2.5)
+        attempts = db.execute("SELECT attempt, ended, ended_at IS NULL AS runs FROM tuner.attempt ORDER BY trial_id")
+        assert [(row.attempt, row.ended, row.runs) for row in attempts] == [(2, "complete", False), (1, None, True)]
 
 
 def test_forty_first_launches_at_once(empty_database_url: str) -> None:

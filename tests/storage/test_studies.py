@@ -20,19 +20,17 @@ from tuner.storage.comparisons import add_member, save_comparison
 from tuner.storage.connection import Database
 from tuner.storage.evaluations import list_evaluations, log_evaluation
 from tuner.storage.optuna_storage import load_study
-from tuner.storage.studies import (
+from tuner.storage.steering import (
     TRANSITIONS,
     Launched,
     check_launch,
-    create_study,
-    delete_study,
-    get_study,
     launch_study,
-    list_studies,
+    retry_failed,
     set_budget,
     set_state,
-    spent,
 )
+from tuner.storage.studies import create_study, delete_study, get_study, list_studies, spent
+from tuner.storage.trials import list_trials
 
 VERSIONS = {"tuner": "0.1.0"}
 
@@ -115,7 +113,7 @@ class TestMaking:
         file.write_text(FILE.format(name="race", epochs=4, metric="accuracy", budget="{trials: 5}"))
         script = (
             "import sys; from pathlib import Path; from tuner.spec.study import read_spec\n"
-            "from tuner.storage.connection import Database; from tuner.storage.studies import launch_study\n"
+            "from tuner.storage.connection import Database; from tuner.storage.steering import launch_study\n"
             "print(launch_study(Database(sys.argv[1]), read_spec(Path(sys.argv[2])), {})[1])"
         )
         racers = [
@@ -169,7 +167,7 @@ class TestLaunchingAgain:
     ) -> None:
         study, _ = launch_study(db, make_spec(budget="{seconds: 60}"), VERSIONS)
         finish(db, study.study_id, worker, 0.5)
-        db.execute("UPDATE tuner.lease SET seconds = 65")
+        db.execute("UPDATE tuner.study SET finished_seconds = 65")
         check_launch(db, make_spec(budget="{seconds: 60}"))
         assert launch_study(db, make_spec(budget="{seconds: 60}"), VERSIONS)[1] is Launched.RESUMED
         with pytest.raises(InvalidInput, match="65 seconds were trained"):
@@ -243,6 +241,63 @@ class TestStates:
         launch_study(db, make_spec(), VERSIONS)
         study = set_budget(db, "digits", BudgetConfig(trials=7))
         assert (study.budget.trials, study.spec.budget.trials, study.state) == (7, 7, StudyState.RUNNING)
+
+
+class TestRetrying:
+    def test_failed_numbers_are_run_again_with_the_same_point(
+        self, db: Database, make_spec: MakeSpec, worker: UUID
+    ) -> None:
+        study, _ = launch_study(db, make_spec(budget="{trials: 3}"), VERSIONS)
+        space, point = study.spec.space, {"units": 8, "learning_rate": 0.01}
+        failed = start(db, study.study_id, worker)
+        claims.write_point(db, failed.held, space, point, {})
+        claims.tell(db, failed.held, Ending(outcome=Outcome.CRASHED, reason="a bug"), Progress(curve={1: 0.5}))
+        finish(db, study.study_id, worker, 0.7)
+        finish(db, study.study_id, worker, None, Outcome.DIVERGED)
+        claims.claim(db, study.study_id, worker, uuid4())
+        assert get_study(db, "digits").state is StudyState.FINISHED
+        assert retry_failed(db, "digits") == [0]
+        assert get_study(db, "digits").state is StudyState.RUNNING
+        again = start(db, study.study_id, worker)
+        assert (again.held.number, again.held.attempt, again.deaths, again.sampled) == (0, 2, 0, True)
+        claims.tell(db, again.held, Ending(outcome=Outcome.COMPLETE, value=0.9), Progress(curve={1: 0.5, 2: 0.9}))
+        claims.claim(db, study.study_id, worker, uuid4())
+        ended = get_study(db, "digits")
+        used = spent(db, study.study_id)
+        assert (ended.state, used.trials, used.epochs) == (StudyState.FINISHED, 3, 6)
+        (trial,) = [trial for trial in list_trials(db, ended) if trial.number == 0]
+        assert (trial.params, trial.value, trial.outcome, trial.reason) == (point, 0.9, Outcome.COMPLETE, None)
+        assert retry_failed(db, "digits") == []
+
+    def test_only_failed_ones_are_run_again(self, db: Database, make_spec: MakeSpec, worker: UUID) -> None:
+        study, _ = launch_study(db, make_spec(), VERSIONS)
+        finish(db, study.study_id, worker, 0.5)
+        before = contents(db)
+        with pytest.raises(InvalidInput, match="trial 0 is COMPLETE"):
+            retry_failed(db, "digits", [0])
+        with pytest.raises(NotFound, match="no trial 7"):
+            retry_failed(db, "digits", [7])
+        assert contents(db) == before
+        set_state(db, "digits", StudyState.CANCELLED)
+        with pytest.raises(InvalidInput, match="tuner study resume digits"):
+            retry_failed(db, "digits")
+
+    def test_a_resumed_study_counts_its_failures_anew(self, db: Database, make_spec: MakeSpec, worker: UUID) -> None:
+        study, _ = launch_study(db, make_spec(budget="{trials: 9, failures: 1}"), VERSIONS)
+        finish(db, study.study_id, worker, None, Outcome.CRASHED)
+        paused = get_study(db, "digits")
+        assert (paused.state, paused.reason) == (StudyState.PAUSED, "1 trial failed: crashed")
+        resumed = set_state(db, "digits", StudyState.RUNNING)
+        assert (resumed.state, resumed.reason) == (StudyState.RUNNING, None)
+        finish(db, study.study_id, worker, 0.5)
+        assert get_study(db, "digits").state is StudyState.RUNNING
+
+
+class TestVersions:
+    def test_a_study_of_another_release_is_left_alone(self, db: Database, make_spec: MakeSpec) -> None:
+        launch_study(db, make_spec(), {"tuner": "0.0.9"})
+        with pytest.raises(InvalidInput, match=r"made by tuner 0\.0\.9, this is .*: its trials would not be the same"):
+            launch_study(db, make_spec(), VERSIONS)
 
 
 class TestLooking:

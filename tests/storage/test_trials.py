@@ -7,6 +7,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution, distribution_to_json
 
+from tests.storage.rows import make_study
 from tuner.errors import NotFound
 from tuner.states import Outcome, TrialState
 from tuner.storage import claims, workers
@@ -14,7 +15,7 @@ from tuner.storage.claims import Claim, Ending, Progress
 from tuner.storage.connection import Database
 from tuner.storage.optuna_storage import load_study
 from tuner.storage.studies import StudyRecord, get_study
-from tuner.storage.trials import best_trials, find_trial, list_trials, trial_details
+from tuner.storage.trials import best_trials, find_trial, interruptions, list_trials, trial_details
 
 DISTRIBUTIONS = {
     "optimizer": CategoricalDistribution(("adamw", "sgd")),
@@ -27,13 +28,7 @@ POINT = {"optimizer": "sgd", "learning_rate[sgd]": 0.012345678901234567, "units"
 
 @pytest.fixture
 def study(db: Database) -> StudyRecord:
-    db.execute(
-        "WITH made AS (INSERT INTO public.studies (study_name) VALUES ('digits') RETURNING study_id), "
-        "direction AS (INSERT INTO public.study_directions (study_id, objective, direction) "
-        "SELECT study_id, 0, 'MAXIMIZE' FROM made) "
-        "INSERT INTO tuner.study (study_id, document, budget, epochs, versions) "
-        "SELECT study_id, '{}', '{}', 9, '{}' FROM made"
-    )
+    make_study(db, name="digits", epochs=9)
     return get_study(db, "digits")
 
 
@@ -107,6 +102,25 @@ def test_the_details_hold_the_curve_and_what_the_dashboard_shows(
     assert math.isnan(details.curve[3])
     assert details.attributes["best_epoch"] == 2
     assert details.trial == find_trial(db, study, 0)
+
+
+def test_every_attempt_is_told(db: Database, study: StudyRecord, worker: UUID) -> None:
+    claim = start(db, study, worker)
+    claims.give_back(db, claim.held, death=Outcome.CRASHED, reason="its process was killed by SIGKILL")
+    assert find_trial(db, study, 0).reason == "its process was killed by SIGKILL"
+    again = claims.claim(db, study.study_id, worker, uuid4())
+    assert isinstance(again, Claim)
+    claims.tell(db, again.held, Ending(outcome=Outcome.COMPLETE, value=0.5))
+    start(db, study, worker)
+    first, second = trial_details(db, study, 0).attempts
+    assert (first.attempt, first.worker, first.ended) == (1, "here:7", "crashed")
+    assert first.reason == "its process was killed by SIGKILL"
+    assert first.ended_at is not None
+    assert first.started_at <= first.ended_at <= second.started_at
+    assert (second.attempt, second.ended, second.reason) == (2, "complete", None)
+    (running,) = trial_details(db, study, 1).attempts
+    assert (running.ended, running.ended_at) == (None, None)
+    assert interruptions(db, study) == {"crashed": 1}
 
 
 def test_the_best_is_the_best_complete_one(db: Database, database_url: str, study: StudyRecord, worker: UUID) -> None:

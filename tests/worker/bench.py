@@ -14,7 +14,8 @@ import psutil
 
 from tuner.spec.study import read_spec
 from tuner.storage.connection import Database, Row
-from tuner.storage.studies import StudyRecord, launch_study
+from tuner.storage.steering import launch_study
+from tuner.storage.studies import StudyRecord
 
 # Slow enough to be disturbed: an epoch takes a few tenths of a second.
 SLOW_EPOCHS = 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import time
@@ -9,10 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from optuna.trial import FrozenTrial, TrialState
 
 from tests.worker.bench import QUICK, SLOW, SLOW_EPOCHS, Bench
+from tuner.search import SAMPLERS, History
 from tuner.states import StudyState
-from tuner.storage.studies import delete_study, get_study, set_state
+from tuner.storage.history import HistoryReader
+from tuner.storage.steering import set_state
+from tuner.storage.studies import delete_study, get_study
+from tuner.storage.workers import list_workers
 
 
 def test_four_workers_of_two_slots_spend_exactly_the_budget(bench: Bench) -> None:
@@ -211,3 +217,65 @@ def test_a_worker_without_names_serves_whatever_runs_until_it_is_told_to_end(ben
     assert code == 130, output
     assert time.monotonic() - started < 25
     assert len(bench.trials(study)) == 3
+
+
+def test_every_point_can_be_proposed_again_from_what_is_stored(bench: Bench) -> None:
+    """Proposed ahead or not, by whichever worker: what the sampler looked at is on record."""
+    study = bench.study(QUICK, search__method="tpe", budget__trials="24")
+    crew = [bench.start("quick", "--slots", "2") for _ in range(2)]
+    assert [worker.wait()[0] for worker in crew] == [0, 0]
+    space, search = study.spec.space, study.spec.search
+    history = HistoryReader(study.study_id, "maximize").read(bench.db)
+    rows = bench.db.execute(
+        "SELECT number, finish_seq, (SELECT value_json::json FROM trial_system_attributes AS looked "
+        "WHERE looked.trial_id = lease.trial_id AND key = 'tuner:history') AS looked_at FROM tuner.lease"
+    )
+    trials = {trial.number: trial for trial in history.finished}
+    order = {row.number: row.finish_seq for row in rows}
+    for row in rows:
+        seen = History(
+            direction="maximize",
+            finished=[trial for trial in history.finished if order[trial.number] <= row.looked_at["finished"]],
+            running=[as_running(trials[number]) for number in row.looked_at["running"]],
+        )
+        again = SAMPLERS[search.method](space, seen, search.seed, row.number)
+        assert again == trials[row.number].params, row
+    assert any(row.looked_at["finished"] >= 10 for row in rows)  # some were the model's
+
+
+def as_running(trial: FrozenTrial) -> FrozenTrial:
+    seen = copy.copy(trial)
+    seen.state, seen.values, seen.intermediate_values = TrialState.RUNNING, None, {}
+    return seen
+
+
+def test_a_worker_begins_as_many_trials_as_it_is_to(bench: Bench) -> None:
+    study = bench.study(QUICK)
+    bench.finish("quick", "--slots", "2", "--count", "3")
+    assert [row.outcome for row in bench.trials(study)] == ["complete"] * 3
+    assert get_study(bench.db, "quick").state is StudyState.RUNNING
+
+
+def test_a_worker_ends_at_its_time_limit_and_gives_back(bench: Bench) -> None:
+    study = bench.study(SLOW, training__epochs="200")
+    bench.finish("slow", "--slots", "1", "--time-limit", "6s")
+    (row,) = bench.trials(study)
+    assert (row.state, row.deaths, row.outcome) == ("WAITING", 0, None)
+    assert row.checkpoint is not None
+
+
+def test_a_worker_whose_first_trials_all_die_gives_up_on_itself(bench: Bench) -> None:
+    study = bench.study(SLOW, training__batch_size="4", budget__trials="40")  # an epoch takes seconds
+    worker = bench.start("slow", "--slots", "3")
+    bench.until(lambda: bench.attempts(study) == [1, 1, 1], "three trials begin")
+    for child in worker.children():
+        os.kill(child.pid, signal.SIGKILL)
+    code, output = worker.wait()
+    last = output.splitlines()[-1]
+    assert (code, last) == (
+        8,
+        "tuner: the first 3 trials of this worker all died, the last: its process was killed by SIGKILL",
+    )
+    assert [(row.state, row.deaths) for row in bench.trials(study)] == [("WAITING", 1)] * 3
+    (ended,) = list_workers(bench.db, ended=True)
+    assert ended.reason == last.removeprefix("tuner: ")

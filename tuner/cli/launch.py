@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tuner.cli.snapshot import Snapshot, SnapshotReader
     from tuner.launchers.local import LocalWorkers
     from tuner.spec.study import StudySpec
-    from tuner.storage.studies import Launched
+    from tuner.storage.steering import Launched
 
 
 @click.command("launch", short_help="Make or go on with a study, and train.")
@@ -50,7 +50,7 @@ def command(context: Context, spec_file: SpecFile, trials: int | None, crew: Cre
     from tuner.cli.snapshot import SnapshotReader
     from tuner.cli.summary import closing, result
     from tuner.storage.connection import Database
-    from tuner.storage.studies import check_launch, launch_study
+    from tuner.storage.steering import check_launch, launch_study
     from tuner.training.data import info
     from tuner.versions import versions
 
@@ -114,7 +114,7 @@ def _introduce(context: Context, spec: StudySpec, launched: Launched, snapshot: 
     from tuner.search.pruners import startup_trials
     from tuner.search.tpe import STARTUP_TRIALS
     from tuner.spec.grid import Grid
-    from tuner.storage.studies import Launched
+    from tuner.storage.steering import Launched
 
     name, search = spec.name, spec.search
     match launched:

@@ -17,7 +17,7 @@ from tuner.spec.config import Metric
 from tuner.spec.search import BudgetConfig
 from tuner.states import Outcome, StudyState, TrialState
 from tuner.storage.connection import Database
-from tuner.storage.studies import Spent, get_study, goes_on, list_studies
+from tuner.storage.studies import get_study, list_studies, spent
 from tuner.storage.trials import TrialRecord, list_trials
 
 REFRESH_SECONDS = 0.5
@@ -27,6 +27,8 @@ REFRESH_SECONDS = 0.5
 class Snapshot:
     name: str
     state: StudyState
+    reason: str | None  # why it was paused, where no person did it
+    goes_on: bool  # the budget leaves another trial to end or to begin
     metric: Metric
     maximize: bool
     epochs: int  # that a trial may train
@@ -72,19 +74,6 @@ class Snapshot:
     def trained_seconds(self) -> float:
         """Training time, summed over all slots."""
         return sum((trial.seconds for trial in (*self.open, *self.finished)), start=0.0)
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether the budget leaves another trial to end or to begin."""
-        epochs_of_open = sum(self.epochs - trial.epochs for trial in self.open)
-        spent = Spent(
-            trials=self.trials,
-            open=len(self.open),
-            epochs=self.trained_epochs,
-            reserved_epochs=self.trained_epochs + epochs_of_open,
-            seconds=self.trained_seconds,
-        )
-        return goes_on(self.budget, self.epochs, spent)
 
     @property
     def progress(self) -> float:
@@ -134,15 +123,19 @@ class SnapshotReader:
         self._knobs = tuple(parameter.name for parameter in spec.space.parameters)
 
     def look(self) -> Snapshot:
-        """Two statements. Raises NotFound, DatabaseLost."""
+        """Three statements. Raises NotFound, DatabaseLost."""
         study = get_study(self._db, self._name)
         seen = max((trial.finish_seq or 0 for trial in self._finished), default=0)
         trials = list_trials(self._db, study, finished_after=seen)
         ended = [trial for trial in trials if trial.state.finished]
+        again = {trial.number for trial in trials}  # some had failed before, and are run again
+        self._finished = [trial for trial in self._finished if trial.number not in again]
         self._finished += sorted(ended, key=lambda trial: trial.finish_seq or 0)
         return Snapshot(
             name=study.name,
             state=study.state,
+            reason=study.reason,
+            goes_on=spent(self._db, study.study_id).goes_on,
             metric=self._objective.metric,
             maximize=self._objective.direction == "maximize",
             epochs=study.epochs,

@@ -67,7 +67,7 @@ def command_for(order: Order) -> click.Command:
             from tuner.cli.snapshot import SnapshotReader, training_workers
             from tuner.cli.summary import next_commands
             from tuner.states import StudyState
-            from tuner.storage.studies import set_state
+            from tuner.storage.steering import set_state
 
             study = set_state(db, name, StudyState(order.state))
             following = next_commands(context, SnapshotReader(db, name).look(), training_workers(db, name))

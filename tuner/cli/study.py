@@ -67,11 +67,13 @@ def show(context: Context, name: str, format: str) -> None:
         from tuner.cli.summary import best_of, counted, next_commands, result, status
         from tuner.storage.evaluations import list_evaluations
         from tuner.storage.studies import get_study
+        from tuner.storage.trials import interruptions
 
         study = get_study(db, name)
         snapshot = SnapshotReader(db, name).look()
         workers = training_workers(db, name)
         opened = list_evaluations(db, study.study_id)
+        interrupted = interruptions(db, study)
     spec = study.spec
     known: dict[str, Any] = {
         "objective": {**spec.document["objective"], "direction": spec.objective.direction},
@@ -83,6 +85,7 @@ def show(context: Context, name: str, format: str) -> None:
             "epochs": snapshot.trained_epochs,
             "seconds": snapshot.trained_seconds,
         },
+        "interrupted_attempts": interrupted,
         "test_part_opened": [vars(opening) for opening in opened],
         "versions": study.versions,
         "created_at": study.created_at,
@@ -96,6 +99,7 @@ def show(context: Context, name: str, format: str) -> None:
     emit_one(
         {
             **result(snapshot),
+            "reason": snapshot.reason,
             "running": len(snapshot.running),
             "workers": workers,
             "outcomes": snapshot.outcomes,
@@ -152,16 +156,25 @@ def best(context: Context, name: str, format: str) -> None:
 @click.option("--trials", type=int, metavar="N", help="Trials, whatever their outcome.")
 @click.option("--total-epochs", type=int, metavar="N", help="Epochs trained, summed over all trials.")
 @click.option("--seconds", type=float, metavar="S", help="Seconds of training, summed.")
+@click.option("--failures", type=int, metavar="N", help="Failed trials that pause the study.")
 @pass_context
-def set_(context: Context, name: str, trials: int | None, total_epochs: int | None, seconds: float | None) -> None:
-    """Give the study NAME another budget; one that has finished goes on if it is larger."""
-    limits = {"trials": trials, "total_epochs": total_epochs, "seconds": seconds}
+def set_(
+    context: Context,
+    name: str,
+    trials: int | None,
+    total_epochs: int | None,
+    seconds: float | None,
+    failures: int | None,
+) -> None:
+    """Give the study NAME another budget, also while it runs; one that has finished goes on if it is larger."""
+    limits = {"trials": trials, "total_epochs": total_epochs, "seconds": seconds, "failures": failures}
     given = {limit: amount for limit, amount in limits.items() if amount is not None}
     if not given:
-        raise InvalidInput("nothing to set; give --trials, --total-epochs or --seconds")
+        raise InvalidInput("nothing to set; give --trials, --total-epochs, --seconds or --failures")
     with context.connect() as db:
         from tuner.spec.grid import Grid
-        from tuner.storage.studies import get_study, set_budget
+        from tuner.storage.steering import set_budget
+        from tuner.storage.studies import get_study
 
         study = get_study(db, name)
         budget = _limits({**study.budget.model_dump(), **given})

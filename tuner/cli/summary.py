@@ -61,6 +61,8 @@ def planned(snapshot: Snapshot) -> str:
         words.append(f"{budget.total_epochs:,} epochs in all")
     if budget.seconds:
         words.append(f"{duration(budget.seconds)} of training in all")
+    if budget.failures:
+        words.append(f"paused after {budget.failures} failures")
     return ", ".join(words)
 
 
@@ -92,7 +94,8 @@ def status(context: Context, snapshot: Snapshot, workers: int) -> str:
     count = "no worker" if workers == 0 else f"{workers} worker{'s' if workers > 1 else ''}"
     at_work = "" if snapshot.state.ended else f", {count}"
     _, command = next(iter(next_commands(context, snapshot, workers).items()))
-    return f"{snapshot.state}{at_work}, {done(snapshot)}; next: {command}"
+    why = f" ({snapshot.reason})" if snapshot.reason else ""
+    return f"{snapshot.state}{why}{at_work}, {done(snapshot)}; next: {command}"
 
 
 def next_commands(context: Context, snapshot: Snapshot, workers: int) -> Mapping[str, str]:

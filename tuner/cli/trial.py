@@ -18,7 +18,7 @@ from tuner.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from tuner.storage.studies import StudyRecord
-    from tuner.storage.trials import TrialRecord
+    from tuner.storage.trials import AttemptRecord, TrialRecord
 
 FOLLOW_SECONDS = 0.5
 _LEVELS = "▁▂▃▄▅▆▇█"
@@ -60,13 +60,18 @@ def show(context: Context, study: str, trial: str, format: str) -> None:
     found, curve = details.trial, details.curve
     known = {"study": study, **_row(found), "metric": record.spec.objective.metric}
     if format != "table":
-        emit_one({**known, "curve": curve, "config": _config(record, found)}, format)
+        attempts = [vars(attempt) for attempt in details.attempts]
+        emit_one({**known, "history": attempts, "curve": curve, "config": _config(record, found)}, format)
         return
     number = str(found.number)
     commands = {"logs": context.command_line("trial", "logs", study, number)}
     if found.checkpoint:
         commands["export"] = context.command_line("trial", "export", study, number, "--to", f"{study}-{number}")
-    emit_one({**known, "curve": _curve(curve), "config": _config(record, found), "commands": commands}, format)
+    told = [_attempt(attempt) for attempt in details.attempts]
+    emit_one(
+        {**known, "history": told, "curve": _curve(curve), "config": _config(record, found), "commands": commands},
+        format,
+    )
 
 
 @command.command(short_help="Print what a trial's training wrote.")
@@ -93,6 +98,29 @@ def logs(context: Context, study: str, trial: str, follow: bool) -> None:
             if ended or not follow:
                 return
             time.sleep(FOLLOW_SECONDS)
+
+
+@command.command(short_help="Run failed trials again.")
+@click.argument("study")
+@click.argument("trials", metavar="[N]...", type=int, nargs=-1)
+@click.option("--failed", is_flag=True, help="All that failed.")
+@pass_context
+def retry(context: Context, study: str, trials: tuple[int, ...], failed: bool) -> None:
+    """Have failed trials N of STUDY run again: the same numbers and points, from their last checkpoints.
+
+    Those that crashed, timed out or were cancelled have failed. What they have spent of the budget stays spent.
+    """
+    if failed == bool(trials):
+        raise InvalidInput("give the numbers of failed trials, or --failed for all of them")
+    with context.connect() as db:
+        from tuner.storage.steering import retry_failed
+
+        chosen = retry_failed(db, study, None if failed else trials)
+    if not chosen:
+        context.note(f"study {study}: no trial has failed")
+        return
+    follow = context.command_line("worker", "start", study)
+    context.note(f"study {study}: {len(chosen)} to run again ({', '.join(map(str, chosen))}); next: {follow}")
 
 
 @command.command(short_help="Write a trial's model to a folder.")
@@ -156,6 +184,15 @@ def _row(trial: TrialRecord) -> dict[str, Any]:
         "started_at": trial.started_at,
         "ended_at": trial.ended_at,
     }
+
+
+def _attempt(attempt: AttemptRecord) -> str:
+    """`1  host:4711  12:00:03 to 12:01:10  crashed: its process was killed by SIGKILL`."""
+    ended = "now" if attempt.ended_at is None else f"{attempt.ended_at:%H:%M:%S}"
+    how = "training" if attempt.ended is None else attempt.ended.replace("_", " ")
+    why = f": {attempt.reason}" if attempt.reason else ""
+    started = f"{attempt.started_at:%Y-%m-%d %H:%M:%S}"
+    return f"{attempt.attempt}  on {attempt.worker or 'an unknown worker'}  {started} to {ended}  {how}{why}"
 
 
 def _config(study: StudyRecord, trial: TrialRecord) -> dict[str, Any] | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping, Sequence
 
 import click
 
 from tuner.cli.context import Context, pass_context
-from tuner.cli.output import Column, emit, format_option
+from tuner.cli.durations import duration
+from tuner.cli.output import emit, format_option
 from tuner.cli.slots import device_option, hang_limit_option, sensible_slots, slots_option
 
 
@@ -22,6 +24,8 @@ def command() -> None:
 @slots_option
 @device_option
 @hang_limit_option
+@click.option("--count", type=click.IntRange(1), metavar="N", help="End after so many trials.  [default: all]")
+@click.option("--time-limit", type=duration, metavar="TIME", help="End after 90s, 30m, 2h, …; what runs is given back.")
 @click.option("--stop-with-stdin", is_flag=True, hidden=True, help="End as soon as standard input does.")
 @pass_context
 def start(
@@ -30,12 +34,19 @@ def start(
     slots: int | None,
     device: str,
     hang_seconds: float | None,
+    count: int | None,
+    time_limit: float | None,
     stop_with_stdin: bool,
 ) -> None:
     """Train trials of the named studies until all of them have ended.
 
     Without a name: of every study that runs, until a signal ends it. Ctrl-C or SIGTERM lets the running epochs finish
     and gives their trials back; a second one ends it at once.
+
+    Works on any machine that reaches the database (--database or TUNER_DATABASE_URL) and the artifacts
+    (TUNER_ARTIFACTS). Exit code 0: the studies have ended, or the count or the time limit is reached; 130: a signal
+    came; 8: all its first trials died, so that something is wrong with this machine or with the code; others as
+    `tuner --help` has them.
     """
     slots = sensible_slots(slots, device)
     _log_to_stderr(context)
@@ -46,7 +57,12 @@ def start(
     from tuner.worker.timing import HANG_SECONDS
 
     options = WorkerOptions(
-        slots=slots, device=device, hang_seconds=hang_seconds or HANG_SECONDS, stop_with_stdin=stop_with_stdin
+        slots=slots,
+        device=device,
+        hang_seconds=hang_seconds or HANG_SECONDS,
+        count=count,
+        time_limit=time_limit,
+        stop_with_stdin=stop_with_stdin,
     )
     if run_worker(url, context.settings, studies, options) is Ended.TERMINATED:
         raise click.Abort
@@ -62,8 +78,14 @@ def list_(context: Context, ended: bool, format: str) -> None:
         from tuner.storage.workers import list_workers
 
         rows = [vars(worker) for worker in list_workers(db, ended=ended)]
-    columns = ("host", "pid", "state", "device", "slots", Column("trials", "training"), "studies", "last_seen")
-    emit(rows, columns, format)
+    if format == "table":
+        rows = [{**row, "training": _training(row["training"])} for row in rows]
+    emit(rows, ("host", "pid", "state", "device", "slots", "training", "last_seen", "reason"), format)
+
+
+def _training(trials: Mapping[str, Sequence[int]]) -> str:
+    """`digits-cnn 7, 8; etth1-rnn 3`."""
+    return "; ".join(f"{study} {', '.join(map(str, numbers))}" for study, numbers in trials.items())
 
 
 def _log_to_stderr(context: Context) -> None:

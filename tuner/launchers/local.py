@@ -25,6 +25,7 @@ from tuner.errors import (
     NotFound,
     TunerError,
     WorkersFailed,
+    WorkerUnfit,
 )
 from tuner.settings import Settings
 from tuner.worker.children import signal_name
@@ -34,7 +35,16 @@ _TAIL_BYTES = 8192  # of a log, to find its last line in
 
 _ERRORS: dict[int, type[TunerError]] = {
     error.exit_code: error
-    for error in (TunerError, InvalidInput, NotFound, DatabaseError, DataError, ArtifactError, WorkersFailed)
+    for error in (
+        TunerError,
+        InvalidInput,
+        NotFound,
+        DatabaseError,
+        DataError,
+        ArtifactError,
+        WorkersFailed,
+        WorkerUnfit,
+    )
 }
 
 

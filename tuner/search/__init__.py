@@ -12,5 +12,6 @@ from tuner.spec.space import Point, Space
 Propose = Callable[[Space, History, int, int], Point]
 
 SAMPLERS: dict[Method, Propose] = {"grid": grid.propose, "random": random.propose, "tpe": tpe.propose}
+LEARNERS: frozenset[Method] = frozenset({"tpe"})  # look at the history; the others are functions of (seed, number)
 
-__all__ = ["SAMPLERS", "History", "Propose"]
+__all__ = ["LEARNERS", "SAMPLERS", "History", "Propose"]

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from tuner.spec.config import METRICS, Etth1Data, Split
 from tuner.spec.faults import Fault, flow
 from tuner.spec.knobs import ChoicesKnob, FloatRangeKnob, RangeKnob, listed
-from tuner.spec.search import BudgetConfig
 from tuner.spec.space_checks import condition_faults
 from tuner.spec.study_file import FAMILIES, Knob, StudyFile
 
@@ -91,6 +90,6 @@ def _search_faults(file: StudyFile) -> Iterator[Fault]:
                 if isinstance(case, FloatRangeKnob) and case.step is None and case.points is None:
                     message = "a grid needs a finite list here; add points (points: 4) or step, or use choices"
                     yield Fault(path=key, message=message, involves=(("search", "method"),))
-    elif file.budget == BudgetConfig():
+    elif not file.budget.ends:
         message = f"missing; {method} search needs an end: trials, total_epochs or seconds (budget: {{trials: 40}})"
         yield Fault(path=("budget",), message=message, involves=(("search", "method"),))

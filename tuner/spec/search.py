@@ -101,3 +101,11 @@ class BudgetConfig(Record):
         None, ge=1, le=MAX_TOTAL_EPOCHS, description="epochs trained, summed over all trials"
     )
     seconds: float | None = Field(None, gt=0, description="seconds of training, summed over all trials")
+    failures: int | None = Field(
+        None, ge=1, le=MAX_TRIALS, description="trials that crash or time out before the study is paused"
+    )
+
+    @property
+    def ends(self) -> bool:
+        """Whether it is ever spent: failures only pause a study."""
+        return self.model_copy(update={"failures": None}) != BudgetConfig()

@@ -4,74 +4,141 @@ Times are the server's own. A trial's lease row says whether it is held: `lease_
 `outcome` is null until it has ended. Optuna's rows are written beside it, so that its dashboard and API read the same.
 """
 
-_LOCK = "SELECT 1 FROM tuner.study WHERE study_id = %(study)s FOR UPDATE;"
+CANCELLED_REASON = "the study was cancelled"
+LOST_REASON = "its worker was not heard of any more"
+
+LOCK = "SELECT 1 FROM tuner.study WHERE study_id = %(study)s FOR UPDATE;"
 
 # Writes of an attempt go through only while it holds the trial.
 _OPEN = "lease.outcome IS NULL AND lease.lease_until IS NOT NULL"
 _FENCE = f"lease.trial_id = %(trial)s AND lease.attempt = %(attempt)s AND {_OPEN}"
 
-_LEASE_UNTIL = "clock_timestamp() + make_interval(secs => %(lease)s)"
+# Each worker has a lease of its own length.
+_RENEWED = "clock_timestamp() + (SELECT lease FROM tuner.worker WHERE worker.worker_id = lease.worker_id)"
 
 # Of the attempt that holds a trial: until now, or until its lease ended. (`least` alone passes over nulls.)
 SECONDS_HELD = """CASE WHEN lease.lease_until IS NULL THEN 0 ELSE greatest(
     extract(epoch FROM least(clock_timestamp(), lease.lease_until) - lease.started_at), 0)::float8 END"""
 
-_UTC_NOW = "clock_timestamp() AT TIME ZONE 'utc'"  # Optuna keeps naive times in UTC
+UTC_NOW = "clock_timestamp() AT TIME ZONE 'utc'"  # Optuna keeps naive times in UTC
 
-_CLAIM_FIELDS = """lease.trial_id, lease.number, lease.attempt, lease.deaths, lease.checkpoint,
-    lease.lease_until IS NOT NULL AS expired,
-    EXISTS (
-        SELECT 1 FROM trial_system_attributes AS written
-        WHERE written.trial_id = lease.trial_id AND written.key = 'tuner:history'
-    ) AS sampled"""
-
-# What a claim decides on: the study, what it has spent and reserved, and the first trial that is free to be taken
-# (a row that is locked is being renewed: its worker lives).
-LOOK = f"""{_LOCK}
-SELECT study.state, study.budget, study.epochs, spent.*,
-    (SELECT to_jsonb(answered) FROM (
-        SELECT {_CLAIM_FIELDS} FROM tuner.lease
-        WHERE study_id = study.study_id AND request = %(request)s AND outcome IS NULL AND lease_until IS NOT NULL
-    ) AS answered) AS answered,
-    (SELECT to_jsonb(free) FROM (
-        SELECT {_CLAIM_FIELDS} FROM tuner.lease
-        WHERE study_id = study.study_id AND outcome IS NULL
-            AND (lease_until IS NULL OR lease_until < clock_timestamp())
-        ORDER BY lease_until IS NULL, number LIMIT 1
-        FOR UPDATE SKIP LOCKED
-    ) AS free) AS free
+# What a study has used of its budget. Ended trials were added up when they ended, so that this costs the same however
+# many there are.
+SPENT = f"""
+SELECT study.study_id, study.state, used.*,
+    (study.budget ->> 'trials' IS NULL OR used.trials < (study.budget ->> 'trials')::int)
+        AND (study.budget ->> 'total_epochs' IS NULL
+            OR used.reserved_epochs + study.epochs <= (study.budget ->> 'total_epochs')::bigint)
+        AND (study.budget ->> 'seconds' IS NULL OR used.seconds < (study.budget ->> 'seconds')::float8)
+        AS affordable
 FROM tuner.study, LATERAL (
-    SELECT coalesce(max(lease.number) + 1, 0) AS trials,
-        count(*) FILTER (WHERE lease.outcome IS NULL) AS open,
-        coalesce(sum(CASE WHEN lease.outcome IS NULL THEN study.epochs ELSE lease.epoch END), 0) AS reserved_epochs,
-        coalesce(sum(lease.seconds + {SECONDS_HELD}), 0)
-            AS seconds
-    FROM tuner.lease WHERE lease.study_id = study.study_id
-) AS spent
+    SELECT coalesce((SELECT max(number) + 1 FROM tuner.lease WHERE study_id = study.study_id), 0) AS trials,
+        count(*)::int AS open,
+        study.finished_epochs + coalesce(sum(lease.epoch), 0)::bigint AS epochs,
+        study.finished_epochs + count(*) * study.epochs AS reserved_epochs,
+        study.finished_seconds + coalesce(sum(lease.seconds + {SECONDS_HELD}), 0) AS seconds
+    FROM tuner.lease WHERE lease.study_id = study.study_id AND lease.outcome IS NULL
+) AS used
 WHERE study.study_id = %(study)s"""
 
-# Optuna numbers trials by counting rows, so its row is made here, under the study's lock.
-START = f"""
-WITH trial AS (
+_DEATHS = "('lost', 'crashed', 'timed_out')"  # ends of an attempt that another attempt follows
+
+# A database that was away for half a lease may have kept live workers from renewing theirs: no lease is taken to have
+# run out before all had a whole one to renew it.
+_UNBROKEN = """EXISTS (SELECT FROM tuner.pulse, me
+    WHERE pulse.last > clock_timestamp() - me.lease / 2 AND pulse.since < clock_timestamp() - me.lease)"""
+
+# Workers on which the trial has not died yet, this one included.
+_ELSEWHERE = """EXISTS (
+    SELECT FROM tuner.worker
+    WHERE worker.ended_at IS NULL AND worker.last_seen > clock_timestamp() - worker.lease
+        AND (worker.studies IS NULL OR {trial}.study_id = ANY (worker.studies))
+        AND worker.worker_id NOT IN (SELECT worker_id FROM {died} AS died WHERE worker_id IS NOT NULL)
+)"""
+
+# A trial that this worker has killed often enough is left to others, if there are any.
+_SPARED = f"""lease.deaths >= %(max_deaths)s
+    AND EXISTS (SELECT FROM tuner.attempt WHERE attempt.trial_id = lease.trial_id
+        AND attempt.worker_id = %(worker)s AND attempt.ended IN {_DEATHS})
+    AND {
+    _ELSEWHERE.format(
+        trial="lease",
+        died='''(SELECT attempt.worker_id FROM tuner.attempt
+        WHERE attempt.trial_id = lease.trial_id AND attempt.ended IN '''
+        + _DEATHS
+        + ")",
+    )
+}"""
+
+# One trial, under the study's lock: the one that this request was given already, else one whose lease ran out, else one
+# that was given back, else a new number. A row that is locked is being renewed: its worker lives. Optuna numbers trials
+# by counting rows, so its row is made here.
+CLAIM = f"""{LOCK}
+WITH me AS (
+    SELECT worker_id, lease FROM tuner.worker WHERE worker_id = %(worker)s
+), spent AS ({SPENT}
+), answered AS (
+    SELECT * FROM tuner.lease WHERE study_id = %(study)s AND request = %(request)s AND {_OPEN}
+), free AS (
+    SELECT lease.* FROM tuner.lease, spent
+    WHERE lease.study_id = %(study)s AND lease.outcome IS NULL AND spent.state <> 'paused'
+        AND NOT EXISTS (SELECT FROM answered)
+        AND CASE WHEN lease.lease_until IS NULL THEN NOT ({_SPARED})
+            ELSE lease.lease_until < clock_timestamp() AND {_UNBROKEN} END
+    ORDER BY lease.lease_until IS NULL, lease.number LIMIT 1
+    FOR UPDATE OF lease SKIP LOCKED
+), lost AS (
+    UPDATE tuner.attempt SET ended = 'lost', ended_at = free.lease_until, reason = '{LOST_REASON}'
+    FROM free WHERE attempt.trial_id = free.trial_id AND attempt.attempt = free.attempt AND free.lease_until IS NOT NULL
+), taken AS (
+    UPDATE tuner.lease SET worker_id = me.worker_id, request = %(request)s, attempt = lease.attempt + 1,
+        deaths = lease.deaths + (lease.lease_until IS NOT NULL)::int, seconds = lease.seconds + {SECONDS_HELD},
+        lease_until = clock_timestamp() + me.lease, started_at = clock_timestamp()
+    FROM free, me WHERE lease.trial_id = free.trial_id RETURNING lease.*
+), gone_on AS (
+    UPDATE trials SET state = 'RUNNING' FROM taken WHERE trials.trial_id = taken.trial_id
+), trial AS (
     INSERT INTO trials (number, study_id, state, datetime_start)
-    VALUES (%(number)s, %(study)s, 'RUNNING', {_UTC_NOW}) RETURNING trial_id
+    SELECT spent.trials, spent.study_id, 'RUNNING', {UTC_NOW} FROM spent
+    WHERE spent.state = 'running' AND spent.affordable
+        AND NOT EXISTS (SELECT FROM answered) AND NOT EXISTS (SELECT FROM free)
+    RETURNING trial_id, number
+), started AS (
+    INSERT INTO tuner.lease (trial_id, study_id, number, worker_id, request, lease_until, started_at)
+    SELECT trial.trial_id, %(study)s, trial.number, me.worker_id, %(request)s, clock_timestamp() + me.lease,
+        clock_timestamp()
+    FROM trial, me RETURNING *
+), begun AS (
+    INSERT INTO tuner.attempt (trial_id, attempt, worker_id, started_at)
+    SELECT trial_id, attempt, worker_id, started_at FROM taken
+    UNION ALL SELECT trial_id, attempt, worker_id, started_at FROM started
+), finished AS (
+    UPDATE tuner.study SET state = 'finished', ended_at = clock_timestamp() FROM spent
+    WHERE study.study_id = spent.study_id AND spent.state IN ('running', 'stopping') AND spent.open = 0
+        AND NOT EXISTS (SELECT FROM trial)
+    RETURNING study.state
+), claimed AS (
+    SELECT * FROM answered UNION ALL SELECT * FROM taken UNION ALL SELECT * FROM started
+), died AS (  -- what `lost` has just written is not seen here
+    SELECT attempt.attempt, attempt.worker_id, attempt.ended, attempt.reason FROM tuner.attempt, claimed
+    WHERE attempt.trial_id = claimed.trial_id AND attempt.attempt < claimed.attempt
+        AND (attempt.ended IS NULL OR attempt.ended IN {_DEATHS})
 )
-INSERT INTO tuner.lease (trial_id, study_id, number, worker_id, request, lease_until, started_at)
-SELECT trial_id, %(study)s, %(number)s, %(worker)s, %(request)s, {_LEASE_UNTIL}, clock_timestamp() FROM trial
-RETURNING trial_id"""
-
-TAKE = f"""
-UPDATE tuner.lease SET worker_id = %(worker)s, request = %(request)s, attempt = attempt + 1,
-    deaths = deaths + (lease_until IS NOT NULL)::int, seconds = seconds + {SECONDS_HELD},
-    lease_until = {_LEASE_UNTIL}, started_at = clock_timestamp()
-WHERE trial_id = %(trial)s;
-UPDATE trials SET state = 'RUNNING' WHERE trial_id = %(trial)s"""
-
-FINISH = "UPDATE tuner.study SET state = 'finished', ended_at = clock_timestamp() WHERE study_id = %(study)s"
+SELECT coalesce(finished.state, spent.state) AS state, spent.open, claimed.trial_id, claimed.number, claimed.attempt,
+    claimed.deaths, claimed.checkpoint,
+    EXISTS (
+        SELECT FROM trial_system_attributes AS written
+        WHERE written.trial_id = claimed.trial_id AND written.key = 'tuner:history'
+    ) AS sampled,
+    (SELECT count(DISTINCT worker_id) FROM died) AS dead_workers,
+    EXISTS (SELECT FROM died WHERE worker_id = %(worker)s) AS died_here,
+    claimed.deaths >= %(max_deaths)s AND {_ELSEWHERE.format(trial="claimed", died="died")} AS elsewhere,
+    (SELECT jsonb_build_array(ended, reason) FROM died ORDER BY attempt DESC LIMIT 1) AS last_death
+FROM spent LEFT JOIN finished ON true LEFT JOIN claimed ON true"""
 
 WRITE_POINT = f"""
 WITH held AS (
-    UPDATE tuner.lease SET lease_until = {_LEASE_UNTIL} WHERE {_FENCE} RETURNING trial_id
+    UPDATE tuner.lease SET lease_until = {_RENEWED} WHERE {_FENCE} RETURNING trial_id
 ), point AS (
     INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)
     SELECT held.trial_id, given.name, given.value, given.distribution
@@ -101,24 +168,34 @@ _EPOCH = "greatest(lease.epoch, (SELECT max(epoch) FROM unnest(%(epochs)s::int[]
 
 REPORT = f"""
 WITH held AS (
-    UPDATE tuner.lease SET lease_until = {_LEASE_UNTIL}, epoch = {_EPOCH},
+    UPDATE tuner.lease SET lease_until = {_RENEWED}, epoch = {_EPOCH},
         checkpoint = coalesce(%(checkpoint)s, lease.checkpoint)
     WHERE {_FENCE} RETURNING trial_id
 ), {_PROGRESS.format(attributes="%(attributes)s::jsonb")}
 SELECT trial_id FROM held"""
 
-# finish_seq is handed out under the study's lock: the order of finishing is the order of the commits.
-TELL = f"""{_LOCK}
+# finish_seq is handed out under the study's lock: the order of finishing is the order of the commits. Sent again, since
+# the answer was lost, it finds the trial ended by this attempt and changes nothing.
+TELL = f"""{LOCK}
 WITH held AS (
     UPDATE tuner.lease SET outcome = %(outcome)s, reason = %(reason)s, epoch = {_EPOCH},
         checkpoint = coalesce(%(checkpoint)s, lease.checkpoint),
-        seconds = lease.seconds + {SECONDS_HELD}, lease_until = NULL, finish_seq = study.finished_trials + 1
+        seconds = lease.seconds + {SECONDS_HELD}, lease_until = NULL, finish_seq = study.last_finish_seq + 1
     FROM tuner.study WHERE study.study_id = lease.study_id AND {_FENCE}
     RETURNING lease.trial_id, lease.study_id, lease.attempt, lease.epoch, lease.seconds
 ), counted AS (
-    UPDATE tuner.study SET finished_trials = finished_trials + 1 FROM held WHERE study.study_id = held.study_id
+    UPDATE tuner.study SET last_finish_seq = last_finish_seq + 1, failures = failures + %(failure)s,
+        finished_epochs = finished_epochs + held.epoch, finished_seconds = finished_seconds + held.seconds,
+        state = CASE WHEN {{too_many}} THEN 'paused' ELSE study.state END,
+        reason = CASE WHEN {{too_many}}
+            THEN CASE failures WHEN 0 THEN '1 trial failed: ' ELSE failures + 1 || ' trials failed, the last: ' END
+                || coalesce(%(reason)s, %(outcome)s) ELSE study.reason END
+    FROM held WHERE study.study_id = held.study_id
 ), ended AS (
-    UPDATE trials SET state = %(state)s, datetime_complete = {_UTC_NOW} FROM held WHERE trials.trial_id = held.trial_id
+    UPDATE trials SET state = %(state)s, datetime_complete = {UTC_NOW} FROM held WHERE trials.trial_id = held.trial_id
+), closed AS (
+    UPDATE tuner.attempt SET ended = %(outcome)s, ended_at = clock_timestamp(), reason = %(reason)s
+    FROM held WHERE attempt.trial_id = held.trial_id AND attempt.attempt = held.attempt
 ), value AS (
     INSERT INTO trial_values (trial_id, objective, value, value_type)
     SELECT held.trial_id, 0, %(value)s::float8, 'FINITE' FROM held WHERE %(value)s IS NOT NULL
@@ -131,24 +208,56 @@ WITH held AS (
     ) AS given
     ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json
 ), {_PROGRESS.format(attributes="%(attributes)s::jsonb || %(constraint)s")}
-SELECT trial_id FROM held"""
+SELECT trial_id FROM held
+UNION ALL
+SELECT trial_id FROM tuner.lease WHERE trial_id = %(trial)s AND attempt = %(attempt)s AND outcome = %(outcome)s
+""".format(
+    too_many="%(failure)s = 1 AND study.state = 'running' AND failures + 1 >= (study.budget ->> 'failures')::int"
+)
 
 _GIVE_BACK = """
 WITH held AS (
-    UPDATE tuner.lease SET lease_until = NULL, {changes}seconds = lease.seconds + {seconds_held}
-    WHERE {whose} RETURNING trial_id
+    UPDATE tuner.lease SET lease_until = NULL, deaths = deaths + %(died)s, seconds = lease.seconds + {seconds_held}
+    WHERE {whose} RETURNING trial_id, attempt
+), closed AS (
+    UPDATE tuner.attempt SET ended = %(ended)s, ended_at = clock_timestamp(), reason = %(reason)s
+    FROM held WHERE attempt.trial_id = held.trial_id AND attempt.attempt = held.attempt
 )
-UPDATE trials SET state = %(state)s FROM held WHERE trials.trial_id = held.trial_id RETURNING trials.trial_id"""
-
-GIVE_BACK = _GIVE_BACK.format(
-    changes="reason = %(reason)s, deaths = deaths + %(died)s, ", seconds_held=SECONDS_HELD, whose=_FENCE
-)
+UPDATE trials SET state = 'WAITING' FROM held WHERE trials.trial_id = held.trial_id RETURNING trials.trial_id"""
 
 _HELD_BY_WORKER = f"lease.worker_id = %(worker)s AND {_OPEN}"
 
-GIVE_BACK_ALL = _GIVE_BACK.format(changes="", seconds_held=SECONDS_HELD, whose=_HELD_BY_WORKER)
+GIVE_BACK = _GIVE_BACK.format(seconds_held=SECONDS_HELD, whose=_FENCE)
+GIVE_BACK_ALL = _GIVE_BACK.format(seconds_held=SECONDS_HELD, whose=_HELD_BY_WORKER)
+
+# The number, the point and the curve stay; what it had spent is open again.
+RETRY = """
+WITH freed AS (
+    UPDATE tuner.lease SET outcome = NULL, reason = NULL, finish_seq = NULL, deaths = 0, request = NULL
+    WHERE study_id = %(study)s AND number = ANY (%(numbers)s::int[])
+    RETURNING trial_id, epoch, seconds
+), waiting AS (
+    UPDATE public.trials SET state = 'WAITING', datetime_complete = NULL
+    FROM freed WHERE trials.trial_id = freed.trial_id
+), hidden AS (
+    DELETE FROM public.trial_user_attributes USING freed
+    WHERE trial_user_attributes.trial_id = freed.trial_id AND key = 'outcome'
+), spent AS (
+    SELECT coalesce(sum(epoch), 0) AS epochs, coalesce(sum(seconds), 0) AS seconds FROM freed
+)
+UPDATE tuner.study SET finished_epochs = finished_epochs - spent.epochs,
+    finished_seconds = finished_seconds - spent.seconds, failures = 0
+FROM spent WHERE study_id = %(study)s"""
+
+PULSE = """
+UPDATE tuner.pulse SET last = clock_timestamp(),
+    since = CASE WHEN last < clock_timestamp() - worker.lease / 2 THEN clock_timestamp() ELSE since END
+FROM tuner.worker WHERE worker.worker_id = %(worker)s"""
 
 RENEW = f"""
 UPDATE tuner.worker SET last_seen = clock_timestamp() WHERE worker_id = %(worker)s;
-UPDATE tuner.lease SET lease_until = {_LEASE_UNTIL} WHERE {_HELD_BY_WORKER};
-SELECT study_id, state FROM tuner.study WHERE study_id = ANY (%(studies)s::int[])"""
+UPDATE tuner.lease SET lease_until = {_RENEWED} WHERE {_HELD_BY_WORKER};
+{PULSE};
+SELECT study.study_id, study.state,
+    (SELECT max(number) FROM tuner.lease WHERE lease.study_id = study.study_id) AS highest
+FROM tuner.study WHERE study_id = ANY (%(studies)s::int[])"""

@@ -16,12 +16,12 @@ from optuna.distributions import distribution_to_json
 
 from tuner.search.distributions import distribution
 from tuner.spec.space import Point, Space
-from tuner.states import Outcome, StudyState, TrialState
+from tuner.states import Outcome, StudyState
 from tuner.storage import claim_statements as sql
 from tuner.storage.connection import Database, Row
 
-LEASE_SECONDS = 30.0  # a trial whose worker has not been heard of for so long is handed on
-MAX_DEATHS = 3  # crashes and lost leases after which a trial is given up
+GIVEN_BACK = "given_back"  # the end of an attempt that nothing went wrong with
+MAX_DEATHS = 3  # crashes and lost leases after which a trial is given up, if they came on two workers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +47,11 @@ class Nothing:
     """No trial to be had now. Unless the study has ended, other workers may still give some back."""
 
     state: StudyState | None  # None: the study was deleted
+    open: int = 0  # trials that others hold
 
     @property
     def ended(self) -> bool:
-        return self.state is None or self.state.ended
+        return self.state is None or (self.state.ended and not self.open)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,48 +76,29 @@ def claim(db: Database, study_id: int, worker_id: UUID, request: UUID) -> Claim 
 
     `request` names this claim: repeated with the same one, because the answer was lost, it gives the same trial.
     """
-    start = {"study": study_id, "worker": str(worker_id), "request": str(request), "lease": LEASE_SECONDS}
-    with db.transaction():
-        while True:
-            seen = next(iter(db.execute(sql.LOOK, **start)), None)
-            if seen is None:
-                return Nothing(state=None)
-            if seen.answered is not None:
-                return _claim(study_id, seen.answered)
-            state = StudyState(seen.state)
-            if state not in (StudyState.RUNNING, StudyState.STOPPING):  # one that stops ends what it has begun
-                return Nothing(state=state)
-            if seen.free is None:
-                break
-            if seen.free["expired"] and seen.free["deaths"] + 1 >= MAX_DEATHS:
-                lost = Ending(outcome=Outcome.CRASHED, reason=f"its worker was lost {MAX_DEATHS} times")
-                tell(db, _claim(study_id, seen.free).held, lost)
-                continue
-            db.execute(sql.TAKE, **start, trial=seen.free["trial_id"])
-            taken = {**seen.free, "attempt": seen.free["attempt"] + 1}
-            return _claim(study_id, {**taken, "deaths": taken["deaths"] + taken["expired"]})
-        if state is StudyState.RUNNING and _affordable(seen):
-            (started,) = db.execute(sql.START, **start, number=seen.trials)
-            return Claim(held=Held(study_id=study_id, trial_id=started.trial_id, number=seen.trials, attempt=1))
-        if seen.open:
-            return Nothing(state=state)
-        db.execute(sql.FINISH, study=study_id)
-        return Nothing(state=StudyState.FINISHED)
+    call = {"study": study_id, "worker": worker_id, "request": request, "max_deaths": MAX_DEATHS}
+    while True:
+        row = next(iter(db.execute(sql.CLAIM, **call)), None)
+        if row is None:
+            return Nothing(state=None)
+        if row.trial_id is None:
+            return Nothing(state=StudyState(row.state), open=row.open)
+        held = Held(study_id=study_id, trial_id=row.trial_id, number=row.number, attempt=row.attempt)
+        if row.state == StudyState.CANCELLED:
+            tell(db, held, Ending(outcome=Outcome.CANCELLED, reason=sql.CANCELLED_REASON))
+        elif row.deaths >= MAX_DEATHS and (row.dead_workers > 1 or not row.elsewhere):
+            tell(db, held, _given_up(row))
+        elif row.deaths >= MAX_DEATHS and row.died_here:
+            give_back(db, held, reason="left to another worker: it died here too often")
+        else:
+            return Claim(held=held, deaths=row.deaths, checkpoint=row.checkpoint, sampled=row.sampled)
 
 
-def _claim(study_id: int, row: Mapping[str, Any]) -> Claim:
-    held = Held(study_id=study_id, trial_id=row["trial_id"], number=row["number"], attempt=row["attempt"])
-    return Claim(held=held, deaths=row["deaths"], checkpoint=row["checkpoint"], sampled=row["sampled"])
-
-
-def _affordable(seen: Row) -> bool:
-    """Whether the budget allows one more trial; its epochs are reserved by the row that is about to be made."""
-    budget = seen.budget
-    return (
-        (budget.get("trials") is None or seen.trials < budget["trials"])
-        and (budget.get("total_epochs") is None or seen.reserved_epochs + seen.epochs <= budget["total_epochs"])
-        and (budget.get("seconds") is None or seen.seconds < budget["seconds"])
-    )
+def _given_up(row: Row) -> Ending:
+    ended, reason = row.last_death
+    outcome = Outcome.TIMED_OUT if ended == Outcome.TIMED_OUT else Outcome.CRASHED
+    # The end of an attempt whose lease has just run out is written together with this claim, and not read yet.
+    return Ending(outcome=outcome, reason=f"{reason or sql.LOST_REASON}; given up after {row.deaths} deaths")
 
 
 def write_point(db: Database, held: Held, space: Space, point: Point, history: Mapping[str, Any]) -> bool:
@@ -140,13 +122,17 @@ def report(db: Database, held: Held, progress: Progress) -> bool:
 
 
 def tell(db: Database, held: Held, ending: Ending, progress: Progress | None = None) -> bool:
-    """Ends a trial, with its last epochs, in one write; False where it is no longer held: nothing was written."""
+    """Ends a trial, with its last epochs, in one write; False where it is no longer held: nothing was written.
+
+    Pauses the study where that makes more failures than its budget allows.
+    """
     return _accepted(
         db.execute(
             sql.TELL,
             **_fence(held),
             **_progress(progress or Progress()),
             outcome=ending.outcome.value,
+            failure=int(ending.outcome.fails),
             state=ending.outcome.state.value,
             value=ending.value,
             reason=ending.reason,
@@ -156,27 +142,34 @@ def tell(db: Database, held: Held, ending: Ending, progress: Progress | None = N
     )
 
 
-def give_back(db: Database, held: Held, *, died: bool = False, reason: str | None = None) -> bool:
-    """Frees a trial to be gone on with from its checkpoint; a death is counted only where its process died."""
-    return _accepted(
-        db.execute(sql.GIVE_BACK, **_fence(held), died=int(died), reason=reason, state=TrialState.WAITING.value)
-    )
+def give_back(db: Database, held: Held, *, death: Outcome | None = None, reason: str | None = None) -> bool:
+    """Frees a trial to be gone on with from its checkpoint; `death`: its process crashed or hung, which is counted."""
+    ended = GIVEN_BACK if death is None else death.value
+    return _accepted(db.execute(sql.GIVE_BACK, **_fence(held), died=int(death is not None), ended=ended, reason=reason))
 
 
-def give_back_all(db: Database, worker_id: UUID) -> None:
+def give_back_all(db: Database, worker_id: UUID, reason: str) -> None:
     """Frees every trial that a worker which is about to end still holds."""
-    db.execute(sql.GIVE_BACK_ALL, worker=str(worker_id), state=TrialState.WAITING.value)
+    db.execute(sql.GIVE_BACK_ALL, worker=worker_id, died=0, ended=GIVEN_BACK, reason=reason)
 
 
-def renew(db: Database, worker_id: UUID, study_ids: Sequence[int]) -> dict[int, StudyState | None]:
-    """Says that the worker lives: its leases go on. Returns the states of the studies it serves; None: deleted."""
-    rows = db.execute(sql.RENEW, worker=str(worker_id), lease=LEASE_SECONDS, studies=list(study_ids))
-    states = {row.study_id: StudyState(row.state) for row in rows}
-    return {study_id: states.get(study_id) for study_id in study_ids}
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """How a study stands that a worker serves."""
+
+    state: StudyState | None  # None: it was deleted
+    highest: int = -1  # number given out
+
+
+def renew(db: Database, worker_id: UUID, study_ids: Sequence[int]) -> dict[int, Standing]:
+    """Says that the worker lives and reaches the database: its leases go on. Returns how its studies stand."""
+    rows = db.execute(sql.RENEW, worker=worker_id, studies=list(study_ids))
+    found = {row.study_id: Standing(state=StudyState(row.state), highest=row.highest) for row in rows}
+    return {study_id: found.get(study_id, Standing(state=None)) for study_id in study_ids}
 
 
 def _fence(held: Held) -> dict[str, Any]:
-    return {"study": held.study_id, "trial": held.trial_id, "attempt": held.attempt, "lease": LEASE_SECONDS}
+    return {"study": held.study_id, "trial": held.trial_id, "attempt": held.attempt}
 
 
 def _progress(progress: Progress) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from tuner.spec.diff import difference
 from tuner.spec.search import Method
 from tuner.spec.study import StudySpec
 from tuner.storage.connection import Database
-from tuner.storage.studies import StudyRecord, check_launch, delete_study, launch_study
+from tuner.storage.steering import check_launch, launch_study
+from tuner.storage.studies import StudyRecord, delete_study
 
 
 @dataclass(frozen=True, kw_only=True)

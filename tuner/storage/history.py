@@ -33,15 +33,24 @@ class HistoryReader:
 
     def __init__(self, study_id: int, direction: Direction) -> None:
         self._study_id = study_id
-        self._direction: Direction = direction
+        self.direction: Direction = direction
         self._finished: list[FrozenTrial] = []
+        self._seen = 0  # finish_seq of the last of these
         self._distributions: dict[str, BaseDistribution] = {}  # parsed once: they are few and slow to parse
 
     def read(self, db: Database) -> History:
-        rows = db.execute(_NEW, study=self._study_id, seen=len(self._finished))
-        self._finished += [self._trial(row) for row in rows if row.finish_seq is not None]
+        rows = db.execute(_NEW, study=self._study_id, seen=self._seen)
+        finished = [self._trial(row) for row in rows if row.finish_seq is not None]
         running = [self._trial(row) for row in rows if row.finish_seq is None]
-        return History(direction=self._direction, finished=tuple(self._finished), running=tuple(running))
+        again = {trial.number for trial in (*finished, *running)}  # some had failed before, and are run again
+        self._finished = [trial for trial in self._finished if trial.number not in again] + finished
+        self._seen = max([self._seen, *(row.finish_seq for row in rows if row.finish_seq is not None)])
+        return History(
+            direction=self.direction,
+            finished=tuple(self._finished),
+            running=tuple(running),
+            finish_seq=self._seen,
+        )
 
     def _trial(self, row: Row) -> FrozenTrial:
         kinds = {name: self._distribution(text) for name, (_, text) in sorted((row.params or {}).items())}

@@ -1,4 +1,4 @@
-"""Studies: made once, found by name, gone on with, given another budget, ended."""
+"""Studies: made once, found by name, listed, deleted. What people ask of them stands in `steering`."""
 
 from __future__ import annotations
 
@@ -6,33 +6,17 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
-from tuner.errors import InvalidInput, NotFound, StudyChanged
-from tuner.spec.diff import difference
+from tuner import __version__
+from tuner.errors import InvalidInput, NotFound
 from tuner.spec.search import BudgetConfig
 from tuner.spec.study import StudySpec, spec_from_document
 from tuner.states import StudyState, TrialState
 from tuner.storage import study_statements as sql
+from tuner.storage.claim_statements import SPENT
 from tuner.storage.connection import Database, Row
-
-# What a person may ask for. A worker ends studies by itself: `finished` once the budget is spent.
-TRANSITIONS: Mapping[StudyState, frozenset[StudyState]] = {
-    StudyState.RUNNING: frozenset({StudyState.PAUSED, StudyState.STOPPING, StudyState.CANCELLED}),
-    StudyState.PAUSED: frozenset({StudyState.RUNNING, StudyState.STOPPING, StudyState.CANCELLED}),
-    StudyState.STOPPING: frozenset({StudyState.RUNNING, StudyState.PAUSED, StudyState.CANCELLED}),
-    StudyState.CANCELLED: frozenset({StudyState.RUNNING}),
-    StudyState.FINISHED: frozenset({StudyState.RUNNING}),
-}
-
-
-class Launched(StrEnum):
-    """What became of a launch."""
-
-    CREATED = "created"
-    RESUMED = "resumed"  # the same study file: it goes on, or has ended and stays so
-    BUDGET_UPDATED = "budget_updated"  # only the budget differs
+from tuner.versions import release
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +28,12 @@ class Spent:
     epochs: int  # trained and reported
     reserved_epochs: int  # these, and all that the open trials may still train
     seconds: float  # of training
+    affordable: bool  # the budget allows another trial
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is a trial to end, or one to begin."""
+        return self.open > 0 or self.affordable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +45,7 @@ class StudyRecord:
     budget: BudgetConfig
     epochs: int  # of a trial
     state: StudyState
+    reason: str | None  # why it was paused, where no person did it
     versions: Mapping[str, Any]  # of tuner, Python, torch … that made it
     created_at: datetime
     ended_at: datetime | None
@@ -97,36 +88,6 @@ def create_study(db: Database, spec: StudySpec, versions: Mapping[str, Any]) -> 
     return get_study(db, spec.name) if rows else None
 
 
-def launch_study(db: Database, spec: StudySpec, versions: Mapping[str, Any]) -> tuple[StudyRecord, Launched]:
-    """Makes the study, or goes on with the one of that name, also where it was paused or stopped.
-
-    Raises StudyChanged where that one has other contents (the budget aside), InvalidInput where it was cancelled or
-    has spent more than the new budget. Nothing is written then.
-    """
-    created = create_study(db, spec, versions)
-    if created is not None:
-        return created, Launched.CREATED
-    with db.transaction():
-        study = _locked(db, spec.name)
-        _check_contents(study, spec)
-        updated = study.budget != spec.budget
-        if updated:
-            _write_budget(db, study, spec.budget)
-        # One that was paused or told to stop goes on in any case: where nothing is left, a worker finds so and ends it.
-        if not study.state.ended or goes_on(spec.budget, study.epochs, spent(db, study.study_id)):
-            _write_state(db, study, StudyState.RUNNING)
-    return get_study(db, spec.name), Launched.BUDGET_UPDATED if updated else Launched.RESUMED
-
-
-def check_launch(db: Database, spec: StudySpec) -> None:
-    """Raises what `launch_study` would raise now, and writes nothing: for those who launch several or none."""
-    study = _found(db, spec.name)
-    if study is not None:
-        _check_contents(study, spec)
-        if study.budget != spec.budget:  # seconds may have overshot the present one
-            _check_budget(db, study, spec.budget)
-
-
 def get_study(db: Database, name: str) -> StudyRecord:
     """Raises NotFound, with a name that is nearly the same if there is one."""
     rows = db.execute(sql.GET, name=name)
@@ -167,57 +128,25 @@ def list_studies(db: Database) -> list[StudySummary]:
 
 def spent(db: Database, study_id: int) -> Spent:
     """What a study has used of its budget."""
-    (row,) = db.execute(sql.SPENT, study=study_id)
+    (row,) = db.execute(SPENT, study=study_id)
     return Spent(
         trials=row.trials,
         open=row.open,
         epochs=row.epochs,
         reserved_epochs=row.reserved_epochs,
         seconds=row.seconds,
+        affordable=row.affordable,
     )
 
 
-def goes_on(budget: BudgetConfig, epochs: int, used: Spent) -> bool:
-    """Whether there is a trial to end, or one of so many epochs to begin within the budget."""
-    return used.open > 0 or (
-        (budget.trials is None or used.trials < budget.trials)
-        and (budget.total_epochs is None or used.reserved_epochs + epochs <= budget.total_epochs)
-        and (budget.seconds is None or used.seconds < budget.seconds)
-    )
-
-
-def set_state(db: Database, name: str, state: StudyState) -> StudyRecord:
-    """Pauses, resumes, stops or cancels; asking for the present state changes nothing.
-
-    Raises NotFound, or InvalidInput where a study in its state cannot get there.
-    """
-    with db.transaction():
-        study = _locked(db, name)
-        if state is not study.state:
-            if state not in TRANSITIONS[study.state]:
-                raise InvalidInput(f"study {name!r} is {study.state}: it cannot become {state}")
-            if study.state is StudyState.FINISHED and not goes_on(
-                study.budget, study.epochs, spent(db, study.study_id)
-            ):
-                raise InvalidInput(f"study {name!r} has spent its budget; a larger one lets it go on")
-            nothing_runs = state is StudyState.STOPPING and not spent(db, study.study_id).open
-            _write_state(db, study, StudyState.FINISHED if nothing_runs else state)
-            if state is StudyState.CANCELLED:
-                db.execute(sql.CANCEL_FREE, study=study.study_id)
-    return get_study(db, name)
-
-
-def set_budget(db: Database, name: str, budget: BudgetConfig) -> StudyRecord:
-    """Gives a study another budget; one that finished goes on if there is something left.
-
-    Raises NotFound, or InvalidInput where more than that has been spent.
-    """
-    with db.transaction():
-        study = _locked(db, name)
-        _write_budget(db, study, budget)
-        if study.state is StudyState.FINISHED and goes_on(budget, study.epochs, spent(db, study.study_id)):
-            _write_state(db, study, StudyState.RUNNING)
-    return get_study(db, name)
+def check_version(study: StudyRecord) -> None:
+    """Raises InvalidInput where a study was made by a tuner that may have trained its trials otherwise."""
+    made_by = study.versions.get("tuner", __version__)
+    if release(made_by) != release(__version__):
+        raise InvalidInput(
+            f"study {study.name!r} was made by tuner {made_by}, this is {__version__}: its trials would not be the "
+            f"same; use a tuner {release(made_by)}, or launch the file again under another --name"
+        )
 
 
 def delete_study(db: Database, name: str) -> StudyRecord:
@@ -230,12 +159,12 @@ def delete_study(db: Database, name: str) -> StudyRecord:
     return study
 
 
-def _locked(db: Database, name: str) -> StudyRecord:
+def locked_study(db: Database, name: str) -> StudyRecord:
     """The study, its row locked until the transaction ends: claims wait."""
-    return _found(db, name, " FOR UPDATE OF study") or get_study(db, name)  # which says that it is missing
+    return find_study(db, name, " FOR UPDATE OF study") or get_study(db, name)  # which says that it is missing
 
 
-def _found(db: Database, name: str, lock: str = "") -> StudyRecord | None:
+def find_study(db: Database, name: str, lock: str = "") -> StudyRecord | None:
     rows = db.execute(sql.GET + lock, name=name)
     if rows:
         return _record(rows[0])
@@ -253,48 +182,8 @@ def _record(row: Row) -> StudyRecord:
         budget=BudgetConfig.model_validate(row.budget),
         epochs=row.epochs,
         state=StudyState(row.state),
+        reason=row.reason,
         versions=row.versions,
         created_at=row.created_at,
         ended_at=row.ended_at,
     )
-
-
-def _check_contents(study: StudyRecord, spec: StudySpec) -> None:
-    # Made anew of what is stored: a later tuner may know more defaults than the one that stored it.
-    if study.spec.digest() != spec.digest():
-        raise StudyChanged(_changed(study, spec))
-    if study.state is StudyState.CANCELLED:
-        raise InvalidInput(
-            f"study {study.name!r} was cancelled; `tuner study resume {study.name}` goes on with it, "
-            "--name makes another"
-        )
-
-
-def _changed(study: StudyRecord, spec: StudySpec) -> str:
-    return "\n".join(
-        [
-            f"study {study.name!r} exists with other contents; launch this file as another study: --name {spec.name}-2",
-            *(f"  {line}" for line in difference(study.document, spec.document)),
-        ]
-    )
-
-
-def _check_budget(db: Database, study: StudyRecord, budget: BudgetConfig) -> None:
-    used = spent(db, study.study_id)
-    for key, limit, spent_of_it, meaning in (
-        ("trials", budget.trials, used.trials, "trials were started"),
-        ("total_epochs", budget.total_epochs, used.epochs, "epochs were trained"),
-        ("seconds", budget.seconds, used.seconds, "seconds were trained"),
-    ):
-        if limit is not None and limit < spent_of_it:
-            amount = f"{spent_of_it:.0f}"
-            raise InvalidInput(f"budget.{key}: {limit} is too little for study {study.name!r}: {amount} {meaning}")
-
-
-def _write_budget(db: Database, study: StudyRecord, budget: BudgetConfig) -> None:
-    _check_budget(db, study, budget)
-    db.execute(sql.SET_BUDGET, study=study.study_id, budget=budget.model_dump(mode="json"))
-
-
-def _write_state(db: Database, study: StudyRecord, state: StudyState) -> None:
-    db.execute(sql.SET_STATE, study=study.study_id, state=state.value, ended=state.ended)

@@ -1,6 +1,6 @@
 """The statements behind `studies`, each one message to the server."""
 
-from tuner.storage.claim_statements import SECONDS_HELD
+from tuner.storage.claim_statements import CANCELLED_REASON, LOST_REASON, SECONDS_HELD, UTC_NOW
 
 # An optuna.Study is its rows in `studies` and `study_directions`.
 CREATE = """
@@ -20,17 +20,11 @@ WHERE studies.study_name = %(name)s"""
 
 RUNNING = """
 SELECT studies.study_name, study.* FROM public.studies JOIN tuner.study USING (study_id)
-WHERE study.state IN ('running', 'stopping') ORDER BY study_id"""
+WHERE study.state IN ('running', 'stopping') OR study.state = 'cancelled'
+    AND EXISTS (SELECT FROM tuner.lease WHERE lease.study_id = study.study_id AND lease.outcome IS NULL)
+ORDER BY study_id"""
 
 NAMES = "SELECT study_name FROM public.studies JOIN tuner.study USING (study_id) ORDER BY study_id"
-
-SPENT = f"""
-SELECT coalesce(max(lease.number) + 1, 0) AS trials,
-    count(lease.trial_id) FILTER (WHERE lease.outcome IS NULL) AS open,
-    coalesce(sum(lease.epoch), 0) AS epochs,
-    coalesce(sum(CASE WHEN lease.outcome IS NULL THEN study.epochs ELSE lease.epoch END), 0) AS reserved_epochs,
-    coalesce(sum(lease.seconds + {SECONDS_HELD}), 0) AS seconds
-FROM tuner.study LEFT JOIN tuner.lease USING (study_id) WHERE study_id = %(study)s"""
 
 LIST = f"""
 SELECT study.study_id, studies.study_name, study.state, study.budget, study.created_at, study.ended_at,
@@ -43,9 +37,9 @@ FROM tuner.study JOIN public.studies USING (study_id)
 JOIN public.study_directions ON study_directions.study_id = study.study_id AND study_directions.objective = 0
 CROSS JOIN LATERAL (
     SELECT count(DISTINCT lease.worker_id) FILTER (WHERE lease.lease_until > clock_timestamp()) AS workers,
-        coalesce(sum(lease.epoch), 0) AS epochs,
-        coalesce(sum(lease.seconds + {SECONDS_HELD}), 0) AS seconds
-    FROM tuner.lease WHERE lease.study_id = study.study_id
+        study.finished_epochs + coalesce(sum(lease.epoch), 0) AS epochs,
+        study.finished_seconds + coalesce(sum(lease.seconds + {SECONDS_HELD}), 0) AS seconds
+    FROM tuner.lease WHERE lease.study_id = study.study_id AND lease.outcome IS NULL
 ) AS spent
 LEFT JOIN LATERAL (
     SELECT trial_values.value, trials.number
@@ -61,26 +55,37 @@ SET_BUDGET = """
 UPDATE tuner.study SET budget = %(budget)s, document = document || jsonb_build_object('budget', %(budget)s::jsonb)
 WHERE study_id = %(study)s"""
 
+# A study that is started or resumed has its failures counted anew.
+SET_STATE = """
+UPDATE tuner.study SET state = %(state)s, ended_at = CASE WHEN %(ended)s THEN clock_timestamp() END, reason = NULL,
+    failures = CASE WHEN %(state)s = 'running' THEN 0 ELSE failures END
+WHERE study_id = %(study)s"""
+
+TRIAL_STATES = """
+SELECT lease.number, trials.state::text FROM tuner.lease JOIN public.trials USING (trial_id)
+WHERE lease.study_id = %(study)s"""
+
 # Trials that nobody holds are ended with the study; workers end those that they hold.
-CANCEL_FREE = """
+CANCEL_FREE = f"""
 WITH free AS (
     SELECT trial_id, row_number() OVER (ORDER BY number) AS place FROM tuner.lease
     WHERE study_id = %(study)s AND outcome IS NULL AND (lease_until IS NULL OR lease_until < clock_timestamp())
 ), ended AS (
-    UPDATE tuner.lease SET outcome = 'cancelled', reason = 'the study was cancelled', lease_until = NULL,
-        finish_seq = study.finished_trials + free.place
+    UPDATE tuner.lease SET outcome = 'cancelled', reason = '{CANCELLED_REASON}',
+        seconds = lease.seconds + {SECONDS_HELD}, lease_until = NULL, finish_seq = study.last_finish_seq + free.place
     FROM tuner.study, free WHERE study.study_id = %(study)s AND lease.trial_id = free.trial_id
-    RETURNING lease.trial_id
+    RETURNING lease.trial_id, lease.epoch, lease.seconds
+), closed AS (
+    UPDATE tuner.attempt SET ended = 'lost', ended_at = clock_timestamp(), reason = '{LOST_REASON}'
+    FROM ended WHERE attempt.trial_id = ended.trial_id AND attempt.ended IS NULL
 ), counted AS (
-    UPDATE tuner.study SET finished_trials = finished_trials + (SELECT count(*) FROM ended)
+    UPDATE tuner.study SET last_finish_seq = last_finish_seq + (SELECT count(*) FROM ended),
+        finished_epochs = finished_epochs + (SELECT coalesce(sum(epoch), 0) FROM ended),
+        finished_seconds = finished_seconds + (SELECT coalesce(sum(seconds), 0) FROM ended)
     WHERE study_id = %(study)s
 )
-UPDATE public.trials SET state = 'FAIL', datetime_complete = clock_timestamp() AT TIME ZONE 'utc'
+UPDATE public.trials SET state = 'FAIL', datetime_complete = {UTC_NOW}
 FROM ended WHERE trials.trial_id = ended.trial_id"""
-
-SET_STATE = """
-UPDATE tuner.study SET state = %(state)s, ended_at = CASE WHEN %(ended)s THEN clock_timestamp() END
-WHERE study_id = %(study)s"""
 
 # Optuna's tables do not cascade among each other: its own delete_study walks them object by object.
 _TRIAL_TABLES = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -43,8 +43,21 @@ class TrialRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttemptRecord:
+    """One start of a trial."""
+
+    attempt: int  # from 1
+    worker: str | None  # "host:process"
+    started_at: datetime
+    ended_at: datetime | None
+    ended: str | None  # an outcome, "given_back" or "lost"; None: it goes on
+    reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialDetails:
     trial: TrialRecord
+    attempts: Sequence[AttemptRecord]
     curve: Mapping[int, float]  # epoch, from 1 -> value of the objective's metric
     attributes: Mapping[str, Any]  # as the dashboard shows them
 
@@ -52,7 +65,9 @@ class TrialDetails:
 _TRIALS = f"""
 SELECT trials.trial_id, trials.number, trials.state::text, trials.datetime_start, trials.datetime_complete,
     coalesce(lease.epoch, 0) AS epochs, coalesce(lease.attempt, 0) AS attempts, coalesce(lease.deaths, 0) AS deaths,
-    lease.outcome, lease.reason, coalesce(lease.seconds, 0) + {SECONDS_HELD} AS seconds, lease.checkpoint,
+    lease.outcome, coalesce(lease.reason, (SELECT reason FROM tuner.attempt
+        WHERE attempt.trial_id = trials.trial_id AND ended_at IS NOT NULL ORDER BY attempt.attempt DESC LIMIT 1)
+    ) AS reason, coalesce(lease.seconds, 0) + {SECONDS_HELD} AS seconds, lease.checkpoint,
     lease.finish_seq, worker.host || ':' || worker.pid AS worker,
     (SELECT value FROM public.trial_values WHERE trial_values.trial_id = trials.trial_id AND objective = 0) AS value,
     (SELECT value_json::int FROM public.trial_user_attributes AS attribute
@@ -77,6 +92,16 @@ _CURVE = """
 SELECT step, coalesce(intermediate_value, CASE intermediate_value_type
     WHEN 'INF_POS' THEN float8 'infinity' WHEN 'INF_NEG' THEN float8 '-infinity' ELSE float8 'nan' END) AS value
 FROM public.trial_intermediate_values WHERE trial_id = %(trial)s ORDER BY step"""
+
+_ATTEMPTS = """
+SELECT attempt, worker.host || ':' || worker.pid AS worker, attempt.started_at, attempt.ended_at, ended, attempt.reason
+FROM tuner.attempt LEFT JOIN tuner.worker USING (worker_id) WHERE trial_id = %(trial)s ORDER BY attempt"""
+
+_ENDS = """
+SELECT ended, count(*)::int AS times FROM tuner.attempt JOIN tuner.lease USING (trial_id)
+WHERE lease.study_id = %(study)s AND ended IS NOT NULL
+    AND (attempt.attempt < lease.attempt OR lease.outcome IS NULL)
+GROUP BY ended ORDER BY ended"""
 
 _ATTRIBUTES = """
 SELECT key, value_json::json AS value FROM public.trial_user_attributes WHERE trial_id = %(trial)s ORDER BY key"""
@@ -105,16 +130,22 @@ def find_trial(db: Database, study: StudyRecord, which: str | int) -> TrialRecor
 
 
 def trial_details(db: Database, study: StudyRecord, which: str | int) -> TrialDetails:
-    """A trial with its curve.
+    """A trial with its attempts and its curve.
 
     Raises NotFound.
     """
     trial = find_trial(db, study, which)
     return TrialDetails(
         trial=trial,
+        attempts=[AttemptRecord(**row._asdict()) for row in db.execute(_ATTEMPTS, trial=trial.trial_id)],
         curve={row.step: row.value for row in db.execute(_CURVE, trial=trial.trial_id)},
         attributes={row.key: row.value for row in db.execute(_ATTRIBUTES, trial=trial.trial_id)},
     )
+
+
+def interruptions(db: Database, study: StudyRecord) -> dict[str, int]:
+    """How the attempts ended that did not end their trial, and how often: lost, crashed, timed_out, given_back."""
+    return {row.ended: row.times for row in db.execute(_ENDS, study=study.study_id)}
 
 
 def best_trials(db: Database, study: StudyRecord, count: int = 1) -> list[TrialRecord]:

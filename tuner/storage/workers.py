@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from tuner.storage.claims import LEASE_SECONDS
+from tuner.settings import DEFAULT_LEASE_SECONDS
+from tuner.storage.claim_statements import PULSE
 from tuner.storage.connection import Database
 
 
@@ -26,40 +28,76 @@ class WorkerRecord:
     slots: int
     version: str  # of tuner
     state: WorkerState
+    reason: str | None  # why it ended, where something was wrong
     trials: int  # that it holds now
-    studies: tuple[str, ...]  # to which these belong
+    training: Mapping[str, Sequence[int]]  # these: name of a study -> numbers
     started_at: datetime
     last_seen: datetime
     ended_at: datetime | None
 
 
 _LIST = """
-SELECT worker.*, worker.last_seen < clock_timestamp() - make_interval(secs => %(lease)s) AS silent, held.*
+SELECT worker.*, worker.last_seen < clock_timestamp() - worker.lease AS silent, held.*
 FROM tuner.worker CROSS JOIN LATERAL (
-    SELECT count(*) AS trials, array_agg(DISTINCT studies.study_name) AS studies
-    FROM tuner.lease JOIN public.studies USING (study_id)
-    WHERE lease.worker_id = worker.worker_id AND lease.lease_until > clock_timestamp()
+    SELECT coalesce(sum(cardinality(numbers)), 0)::int AS trials, jsonb_object_agg(study_name, numbers) AS training
+    FROM (
+        SELECT studies.study_name, array_agg(lease.number ORDER BY lease.number) AS numbers
+        FROM tuner.lease JOIN public.studies USING (study_id)
+        WHERE lease.worker_id = worker.worker_id AND lease.lease_until > clock_timestamp()
+        GROUP BY studies.study_name
+    ) AS by_study WHERE study_name IS NOT NULL
 ) AS held
 WHERE %(all)s OR worker.ended_at IS NULL
 ORDER BY worker.started_at, worker.worker_id"""
 
-_REGISTER = """
-INSERT INTO tuner.worker (worker_id, host, pid, device, slots, version)
-VALUES (%(worker)s, %(host)s, %(pid)s, %(device)s, %(slots)s, %(version)s)
-ON CONFLICT (worker_id) DO UPDATE SET last_seen = clock_timestamp(), ended_at = NULL"""
+_REGISTER = f"""
+INSERT INTO tuner.worker (worker_id, host, pid, device, slots, version, lease, studies)
+VALUES (%(worker)s, %(host)s, %(pid)s, %(device)s, %(slots)s, %(version)s,
+    make_interval(secs => %(lease)s), %(studies)s::int[])
+ON CONFLICT (worker_id) DO UPDATE SET last_seen = clock_timestamp(), ended_at = NULL;
+{PULSE}"""
 
 
-def register(db: Database, worker_id: UUID, *, host: str, pid: int, device: str, slots: int, version: str) -> None:
+def register(
+    db: Database,
+    worker_id: UUID,
+    *,
+    host: str,
+    pid: int,
+    device: str,
+    slots: int,
+    version: str,
+    lease_seconds: float = DEFAULT_LEASE_SECONDS,
+    studies: Sequence[int] | None = None,  # ids of those that it serves; None: all that run
+) -> None:
     """Makes a worker known; may be repeated."""
-    db.execute(_REGISTER, worker=worker_id, host=host, pid=pid, device=device, slots=slots, version=version)
+    db.execute(
+        _REGISTER,
+        worker=worker_id,
+        host=host,
+        pid=pid,
+        device=device,
+        slots=slots,
+        version=version,
+        lease=lease_seconds,
+        studies=None if studies is None else list(studies),
+    )
 
 
-def unregister(db: Database, worker_id: UUID) -> None:
+def set_device(db: Database, worker_id: UUID, device: str) -> None:
+    """Says on what a worker trains, once its children have found out."""
+    db.execute(
+        "UPDATE tuner.worker SET device = %(device)s WHERE worker_id = %(worker)s", worker=worker_id, device=device
+    )
+
+
+def unregister(db: Database, worker_id: UUID, reason: str | None = None) -> None:
     """Says that the worker ended; it has given its trials back before."""
     db.execute(
-        "UPDATE tuner.worker SET last_seen = clock_timestamp(), ended_at = clock_timestamp() "
+        "UPDATE tuner.worker SET last_seen = clock_timestamp(), ended_at = clock_timestamp(), reason = %(reason)s "
         "WHERE worker_id = %(worker)s",
         worker=worker_id,
+        reason=reason,
     )
 
 
@@ -74,11 +112,12 @@ def list_workers(db: Database, *, ended: bool = False) -> list[WorkerRecord]:
             slots=row.slots,
             version=row.version,
             state=WorkerState.ENDED if row.ended_at else WorkerState.LOST if row.silent else WorkerState.ALIVE,
+            reason=row.reason,
             trials=row.trials,
-            studies=tuple(row.studies or ()),
+            training=row.training or {},
             started_at=row.started_at,
             last_seen=row.last_seen,
             ended_at=row.ended_at,
         )
-        for row in db.execute(_LIST, lease=LEASE_SECONDS, all=ended)
+        for row in db.execute(_LIST, all=ended)
     ]

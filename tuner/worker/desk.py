@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from tuner.search import SAMPLERS, History
+from tuner.search import LEARNERS, SAMPLERS, History
 from tuner.search.pruners import Pruner, with_curve
 from tuner.spec.space import Point
 from tuner.states import Outcome
@@ -17,8 +17,17 @@ from tuner.storage.artifacts import TrialArtifacts
 from tuner.storage.claims import Ending, Held, Nothing, Progress
 from tuner.storage.connection import Database
 from tuner.storage.history import HistoryReader
-from tuner.storage.studies import StudyRecord
+from tuner.storage.studies import StudyRecord, check_version
 from tuner.worker.events import Claimed, Pruned, Refused
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Proposal:
+    """A point for a number that may not be claimed yet, and what the sampler looked at."""
+
+    number: int
+    point: Point
+    history: Mapping[str, Any]
 
 
 @dataclass
@@ -31,13 +40,15 @@ class _Trial:
 
 class StudyDesk:
     def __init__(self, study: StudyRecord, artifacts: Path) -> None:
-        """Raises InvalidSpec for a study that this version of tuner does not understand."""
+        """Raises InvalidInput for a study that this version of tuner must not touch or does not understand."""
+        check_version(study)
         self._study = study
         self._artifacts = artifacts
         self._spec = spec = study.spec
         self._reader = HistoryReader(study.study_id, spec.objective.direction)
         self._pruner = Pruner(spec.search, spec.epochs)
         self._trials: dict[Held, _Trial] = {}
+        self._ahead: _Proposal | None = None
 
     @property
     def idle(self) -> bool:
@@ -47,27 +58,43 @@ class StudyDesk:
         claim = claims.claim(db, self._study.study_id, worker_id, request)
         if isinstance(claim, Nothing):
             return claim
-        history = self._reader.read(db)
         if claim.sampled:
-            own = next((trial for trial in history.running if trial.number == claim.held.number), None)
+            running = self._reader.read(db).running
+            own = next((trial for trial in running if trial.number == claim.held.number), None)
             if own is None:
                 return Refused(held=claim.held)  # the study was deleted just now
             point: Point = own.params
             trial = _Trial(curve=dict(own.intermediate_values), attributes=dict(own.system_attrs))
         else:
             trial = _Trial()
-            sampled = tuple(other for other in history.running if other.params)
-            seen = History(direction=history.direction, finished=history.finished, running=sampled)
-            search = self._spec.search
-            point = SAMPLERS[search.method](self._spec.space, seen, search.seed, claim.held.number)
-            looked_at = {"finished": len(seen.finished), "running": [other.number for other in seen.running]}
-            if not claims.write_point(db, claim.held, self._spec.space, point, looked_at):
+            proposal = self._ahead
+            if proposal is None or proposal.number != claim.held.number:
+                proposal = self._propose(db, claim.held.number)
+            point = proposal.point
+            if not claims.write_point(db, claim.held, self._spec.space, point, proposal.history):
                 return Refused(held=claim.held)
         self._trials[claim.held] = trial
         config = self._spec.space.resolve(point).model_dump_json()
         return Claimed(
             slot=slot, claim=claim, study_folder=self._study.folder, seed=self._spec.search.seed, config=config
         )
+
+    def look_ahead(self, db: Database, highest: int) -> None:
+        """Proposes the point that comes after number `highest`, while what was claimed trains.
+
+        It claims nothing: where another worker takes that number, the proposal is dropped.
+        """
+        learns = self._spec.search.method in LEARNERS  # the others propose in no time
+        if learns and (self._ahead is None or self._ahead.number <= highest):
+            self._ahead = self._propose(db, highest + 1)
+
+    def _propose(self, db: Database, number: int) -> _Proposal:
+        search = self._spec.search
+        history = self._reader.read(db) if search.method in LEARNERS else History(direction=self._reader.direction)
+        sampled = tuple(other for other in history.running if other.params and other.number != number)
+        point = SAMPLERS[search.method](self._spec.space, replace(history, running=sampled), search.seed, number)
+        looked_at = {"finished": history.finish_seq, "running": [other.number for other in sampled]}
+        return _Proposal(number=number, point=point, history=looked_at)
 
     def report(
         self, db: Database, held: Held, curve: Mapping[int, float], checkpoint: str | None
@@ -115,9 +142,9 @@ class StudyDesk:
         told = self._end(db, held, trial, outcome, reason, attributes, Progress())
         return None if told else Refused(held=held)
 
-    def give_back(self, db: Database, held: Held, *, died: bool, reason: str | None) -> None:
+    def give_back(self, db: Database, held: Held, *, death: Outcome | None, reason: str | None) -> None:
         if held in self._trials:
-            claims.give_back(db, held, died=died, reason=reason)
+            claims.give_back(db, held, death=death, reason=reason)
             del self._trials[held]
 
     def _end(

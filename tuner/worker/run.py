@@ -31,6 +31,8 @@ class WorkerOptions:
     training: str = TRAINING  # what its children do: the name of a child.Training, "package.module:Name"
     device: str = "auto"  # auto, cpu or cuda
     hang_seconds: float = HANG_SECONDS
+    count: int | None = None  # trials to begin; None: as many as there are
+    time_limit: float | None = None  # seconds after which running trials are given back
     stop_with_stdin: bool = False  # end as soon as standard input does: the launcher that held it is gone
 
 
@@ -51,20 +53,24 @@ def run_worker(database_url: str, settings: Settings, studies: Sequence[str], op
         device=options.device,
         slots=options.slots,
         version=__version__,
+        lease_seconds=settings.lease_seconds,
+        studies=[study.study_id for study in serve] if serve else None,
     )
     loop = EventLoop()
     loop.catch_signals()
     if options.stop_with_stdin:
         threading.Thread(target=_watch_stdin, args=(loop,), daemon=True).start()
-    storage = StorageThread(db, worker_id, serve, settings.artifacts, loop.answer)
+    storage = StorageThread(db, worker_id, serve, settings.artifacts, loop.answer, settings.heartbeat_seconds)
     storage.start()
     prepare_fork_server(options.training)
     return Supervisor(
         storage,
         loop,
-        slots=options.slots,
+        slots=min(options.slots, options.count or options.slots),
         artifacts=settings.artifacts,
         start_child=lambda slot: Child(options.training, options.device, slot, options.hang_seconds),
+        count=options.count,
+        time_limit=options.time_limit,
     ).run()
 
 

@@ -16,7 +16,6 @@ class Work:
     """A trial in a slot."""
 
     held: Held
-    deaths: int
     files: TrialArtifacts
     releasing: bool = False  # told to leave a checkpoint and be given back
     over: bool = False  # pruned, cancelled or lost: whatever its training still says is dropped

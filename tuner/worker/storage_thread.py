@@ -27,7 +27,7 @@ from tuner.storage.connection import Database
 from tuner.storage.studies import StudyRecord, running_studies
 from tuner.worker.desk import StudyDesk
 from tuner.worker.events import Claimed, NothingToClaim, Refused, Renewed, StorageAnswer, StorageFailed
-from tuner.worker.timing import HEARTBEAT_SECONDS, RETRY_CAP_SECONDS, RETRY_FIRST_SECONDS, RETRY_GIVE_UP_SECONDS
+from tuner.worker.timing import RETRY_FIRST_SECONDS, RETRY_GIVE_UP_SECONDS
 
 log = logging.getLogger("tuner.worker")
 Answer = TypeVar("Answer")
@@ -56,16 +56,21 @@ class Tell:
 @dataclass(frozen=True, kw_only=True)
 class GiveBack:
     held: Held
-    died: bool
+    death: Outcome | None  # crashed or timed out; None: nothing went wrong with it
     reason: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
+class Equip:
+    device: str  # on which the worker's slots train, as its children found it
+
+
+@dataclass(frozen=True, kw_only=True)
 class Close:
-    pass
+    reason: str | None  # why the worker ends, where something is wrong
 
 
-Request = ClaimNext | Report | Tell | GiveBack | Close
+Request = ClaimNext | Report | Tell | GiveBack | Equip | Close
 
 
 class StorageThread(threading.Thread):
@@ -78,6 +83,7 @@ class StorageThread(threading.Thread):
         studies: Sequence[StudyRecord] | None,
         artifacts: Path,
         answer: Callable[[StorageAnswer], None],
+        heartbeat_seconds: float,
     ) -> None:
         super().__init__(name="storage", daemon=True)
         self._db = db
@@ -88,7 +94,8 @@ class StorageThread(threading.Thread):
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self._desks: dict[int, StudyDesk] = {}
         self._not_understood: set[int] = set()  # studies of another version of tuner
-        self._renew_at = time.monotonic() + HEARTBEAT_SECONDS
+        self._heartbeat_seconds = heartbeat_seconds
+        self._renew_at = time.monotonic() + heartbeat_seconds
 
     def post(self, request: Request) -> None:
         self._requests.put(request)
@@ -98,11 +105,13 @@ class StorageThread(threading.Thread):
             while True:
                 request = self._next()
                 if isinstance(request, Close):
-                    self._until_answered(self._leave)
+                    self._until_answered(partial(self._leave, request.reason))
                     return
                 answer = self._handle(request)
                 if answer is not None:
                     self._answer(answer)
+                if isinstance(answer, Claimed):
+                    self._look_ahead(answer.claim.held.study_id, answer.claim.held.number)
         except Exception as error:  # nothing can be stored any more: the supervisor must know
             self._answer(StorageFailed(error=error))
         finally:
@@ -112,17 +121,27 @@ class StorageThread(threading.Thread):
         """The next request; leases are renewed in time, however many are waiting."""
         while True:
             if time.monotonic() >= self._renew_at:
-                self._answer(Renewed(states=self._until_answered(self._renew)))
-                self._renew_at = time.monotonic() + HEARTBEAT_SECONDS
+                self._renew()
             with contextlib.suppress(queue.Empty):
                 return self._requests.get(timeout=max(0.0, self._renew_at - time.monotonic()))
 
-    def _renew(self) -> dict[int, StudyState | None]:
-        return claims.renew(self._db, self._worker_id, list(self._desks))
+    def _renew(self) -> None:
+        standings = self._until_answered(lambda: claims.renew(self._db, self._worker_id, list(self._desks)))
+        self._renew_at = time.monotonic() + self._heartbeat_seconds
+        self._answer(Renewed(states={study: standing.state for study, standing in standings.items()}))
+        for study, standing in standings.items():
+            if standing.state is StudyState.RUNNING:  # others may have taken the number that was looked ahead to
+                self._look_ahead(study, standing.highest)
 
-    def _leave(self) -> None:
-        claims.give_back_all(self._db, self._worker_id)
-        workers.unregister(self._db, self._worker_id)
+    def _look_ahead(self, study_id: int, highest: int) -> None:
+        """So that a slot which becomes free need not wait for the sampler."""
+        desk = self._desks.get(study_id)
+        if desk is not None and not desk.idle:
+            self._until_answered(lambda: desk.look_ahead(self._db, highest))
+
+    def _leave(self, reason: str | None) -> None:
+        claims.give_back_all(self._db, self._worker_id, reason or "its worker ended")
+        workers.unregister(self._db, self._worker_id, reason)
 
     def _handle(self, request: Request) -> StorageAnswer | None:
         match request:
@@ -132,8 +151,10 @@ class StorageThread(threading.Thread):
                 return self._at_desk(held, lambda desk: desk.report(self._db, held, curve, checkpoint))
             case Tell(held=held, outcome=outcome, reason=reason, attributes=attributes):
                 return self._at_desk(held, lambda desk: desk.tell(self._db, held, outcome, reason, attributes))
-            case GiveBack(held=held, died=died, reason=reason):
-                return self._at_desk(held, lambda desk: desk.give_back(self._db, held, died=died, reason=reason))
+            case GiveBack(held=held, death=death, reason=reason):
+                return self._at_desk(held, lambda desk: desk.give_back(self._db, held, death=death, reason=reason))
+            case Equip(device=device):
+                return self._until_answered(lambda: workers.set_device(self._db, self._worker_id, device))
             case Close():
                 return None
 
@@ -186,4 +207,4 @@ class StorageThread(threading.Thread):
                     raise
                 log.warning("%s; trying again", error)
                 time.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(2 * pause, RETRY_CAP_SECONDS)
+                pause = min(2 * pause, self._heartbeat_seconds)

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from pathlib import Path
 
-from tuner.errors import ArtifactError, DataError, TunerError, WorkersFailed
+from tuner.errors import ArtifactError, DataError, TunerError, WorkersFailed, WorkerUnfit
 from tuner.states import Outcome, StudyState
 from tuner.storage.artifacts import TrialArtifacts
-from tuner.storage.claims import MAX_DEATHS, Held
+from tuner.storage.claims import Held
 from tuner.worker.children import Child
 from tuner.worker.events import (
     ChildLost,
@@ -31,10 +31,11 @@ from tuner.worker.events import (
     Terminate,
     Tick,
 )
+from tuner.worker.fitness import FIRST_TRIALS, Fitness
 from tuner.worker.loop import EventLoop
 from tuner.worker.messages import EpochsDone, Finished, Message, Ready, Unable
 from tuner.worker.slots import Slot, Work
-from tuner.worker.storage_thread import ClaimNext, Close, GiveBack, Report, StorageThread, Tell
+from tuner.worker.storage_thread import ClaimNext, Close, Equip, GiveBack, Report, StorageThread, Tell
 from tuner.worker.timing import DRAIN_SECONDS, EXIT_SECONDS, IDLE_SECONDS, SUSPENDED_SECONDS
 
 log = logging.getLogger("tuner.worker")
@@ -52,19 +53,32 @@ class Ended(Enum):
     """Why a worker stopped."""
 
     NOTHING_LEFT = auto()
+    ENOUGH = auto()  # it has begun as many trials, or served as long, as it was to
     TERMINATED = auto()
 
 
 class Supervisor:
     def __init__(
-        self, storage: StorageThread, loop: EventLoop, *, slots: int, artifacts: Path, start_child: StartChild
+        self,
+        storage: StorageThread,
+        loop: EventLoop,
+        *,
+        slots: int,
+        artifacts: Path,
+        start_child: StartChild,
+        count: int | None = None,  # trials to begin
+        time_limit: float | None = None,  # seconds
     ) -> None:
         self._storage = storage
         self._loop = loop
         self._artifacts = artifacts
         self._start_child = start_child
+        self._fitness = Fitness()
         self._early_deaths = 0
+        self._left_to_begin = count
         self._ticked_at = time.monotonic()
+        self._time_is_up = None if time_limit is None else self._ticked_at + time_limit
+        self._devices: dict[int, str] = {}  # slot -> where it trains
         self._ask_at = 0.0  # clock: when idle slots ask again
         self._drain_until: float | None = None  # set: no new trials, and what runs is given back
         self._at_once = False  # end without waiting for anything
@@ -87,7 +101,9 @@ class Supervisor:
             self._close()
         if self._failure is not None:
             raise self._failure
-        return Ended.TERMINATED if self._terminated else Ended.NOTHING_LEFT
+        if self._terminated:
+            return Ended.TERMINATED
+        return Ended.NOTHING_LEFT if self._nothing_left else Ended.ENOUGH
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -119,7 +135,7 @@ class Supervisor:
     # --- trials -----------------------------------------------------------------------------------------------------
 
     def _ask(self, slot: Slot) -> None:
-        if slot.free and self._drain_until is None:
+        if slot.free and self._drain_until is None and self._may_begin():
             slot.asking = True
             self._storage.post(ClaimNext(slot=slot.index))
 
@@ -131,11 +147,17 @@ class Supervisor:
                     self._ask(slot)
                     return
 
+    def _may_begin(self) -> bool:
+        asking = sum(slot.asking for slot in self._slots)
+        return self._left_to_begin is None or self._left_to_begin > asking
+
     def _begin(self, slot: Slot, claimed: Claimed) -> None:
         slot.asking = False
+        if self._left_to_begin is not None:
+            self._left_to_begin -= 1
         held = claimed.claim.held
         files = TrialArtifacts(root=self._artifacts, study=claimed.study_folder, trial_id=held.trial_id)
-        slot.work = work = Work(held=held, deaths=claimed.claim.deaths, files=files)
+        slot.work = work = Work(held=held, files=files)
         if self._drain_until is not None:
             self._give_back(slot, work)
             return
@@ -148,6 +170,8 @@ class Supervisor:
             case Ready(device=device), _:
                 slot.up, self._early_deaths = True, 0
                 log.info("slot %d on %s", slot.index, device)
+                self._devices[slot.index] = device
+                self._storage.post(Equip(device=", ".join(sorted(set(self._devices.values())))))
                 self._ask(slot)
             case Unable(trial_id=None, error=error, reason=reason), _:
                 self._fail(_MACHINE_FAULTS.get(error, WorkersFailed)(reason))
@@ -157,13 +181,18 @@ class Supervisor:
     def _hear_of(self, slot: Slot, work: Work, message: EpochsDone | Finished | Unable) -> None:
         match message:
             case EpochsDone(curve=curve, checkpoint=name):
+                self._fitness.prove()
                 if not work.over:
                     log.debug("trial %d trained epoch %d", work.held.number, max(curve))
                     checkpoint = work.stored_checkpoint(name)
                     self._storage.post(Report(held=work.held, curve=curve, checkpoint=checkpoint))
             case Finished(outcome=None):
                 self._give_back(slot, work)
+            case Finished(outcome=Outcome.CRASHED, reason=reason) if not self._fitness.proven:
+                self._mourn(slot, reason or "its training crashed", Outcome.CRASHED)
             case Finished(outcome=Outcome() as outcome, reason=reason, attributes=attributes):
+                if outcome is not Outcome.CRASHED:
+                    self._fitness.prove()
                 if not work.over:
                     log.info("trial %d %s%s", work.held.number, outcome, f": {reason}" if reason else "")
                     self._storage.post(Tell(held=work.held, outcome=outcome, reason=reason, attributes=attributes))
@@ -177,7 +206,7 @@ class Supervisor:
 
     def _give_back(self, slot: Slot, work: Work, *, reason: str | None = None) -> None:
         if not work.over:
-            self._storage.post(GiveBack(held=work.held, died=False, reason=reason))
+            self._storage.post(GiveBack(held=work.held, death=None, reason=reason))
         self._free(slot)
 
     def _free(self, slot: Slot) -> None:
@@ -212,8 +241,11 @@ class Supervisor:
         slot.child.kill()
         slot.up, slot.child = False, self._start_child(slot.index)
 
-    def _mourn(self, slot: Slot, reason: str, outcome: Outcome) -> None:
-        """A child is gone, or hangs: another takes its place, and its trial goes on from the last checkpoint."""
+    def _mourn(self, slot: Slot, reason: str, death: Outcome) -> None:
+        """A child is gone, or hangs: another takes its place, and its trial goes on from the last checkpoint.
+
+        Whether a trial that died so often is given up is decided by whoever claims it next.
+        """
         log.warning("slot %d: %s", slot.index, reason)
         if not slot.up:
             self._early_deaths += 1
@@ -222,11 +254,9 @@ class Supervisor:
         self._replace(slot)
         work = slot.work
         if work is not None and not work.over:
-            if work.deaths + 1 < MAX_DEATHS:
-                self._storage.post(GiveBack(held=work.held, died=True, reason=reason))
-            else:
-                reason = f"{reason}; given up after {MAX_DEATHS} deaths"
-                self._storage.post(Tell(held=work.held, outcome=outcome, reason=reason, attributes={}))
+            self._storage.post(GiveBack(held=work.held, death=death, reason=reason))
+            if self._fitness.died(work.held.trial_id):
+                self._fail(WorkerUnfit(f"the first {FIRST_TRIALS} trials of this worker all died, the last: {reason}"))
         self._free(slot)
 
     # --- the worker's own life --------------------------------------------------------------------------------------
@@ -244,6 +274,9 @@ class Supervisor:
             silent = slot.child.hung_for()
             if silent is not None:
                 self._mourn(slot, f"made no step for {silent:.0f} s", Outcome.TIMED_OUT)
+        if self._time_is_up is not None and now >= self._time_is_up and self._drain_until is None:
+            log.info("the time limit is reached: epochs that end within %.0f s are finished", DRAIN_SECONDS)
+            self._drain()
         if self._drain_until is not None and now >= self._drain_until:
             log.warning("what still runs goes back to its last checkpoint")
             self._at_once = True
@@ -273,11 +306,11 @@ class Supervisor:
             return True
         if any(slot.work is not None or slot.asking for slot in self._slots):
             return False
-        return self._drain_until is not None or self._nothing_left
+        return self._drain_until is not None or self._nothing_left or self._left_to_begin == 0
 
     def _close(self) -> None:
         """Ends the children, then gives back whatever they trained: from the last checkpoint, without a death."""
         for slot in self._slots:
             slot.child.kill()
-        self._storage.post(Close())
+        self._storage.post(Close(reason=None if self._failure is None else str(self._failure)))
         self._storage.join(EXIT_SECONDS)

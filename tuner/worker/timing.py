@@ -1,8 +1,7 @@
-"""Every time a worker lives by, in seconds."""
+"""Every time a worker lives by, in seconds; lease and heartbeat are settings (`tuner.settings`)."""
 
 from __future__ import annotations
 
-HEARTBEAT_SECONDS = 5.0  # leases are renewed; must stay well below claims.LEASE_SECONDS
 IDLE_SECONDS = 1.0  # idle slots ask again for a trial
 TICK_SECONDS = 0.5  # the supervisor looks at its children's progress
 SUSPENDED_SECONDS = 10.0  # between two ticks: it was the supervisor that stood still, not its children
@@ -16,6 +15,5 @@ HANG_SECONDS = 120.0  # a training that makes no step for so long is taken to ha
 START_SECONDS = 120.0  # a child process must be ready, and a trial must make its first step, within this
 PREPARE_SECONDS = 3600.0  # a data set must be downloaded and prepared within this
 
-RETRY_FIRST_SECONDS = 0.1  # database lost: first pause, doubled each time …
-RETRY_CAP_SECONDS = 5.0  # … up to this (below a third of the lease), with jitter …
+RETRY_FIRST_SECONDS = 0.1  # database lost: first pause, doubled each time up to a heartbeat, with jitter …
 RETRY_GIVE_UP_SECONDS = 180.0  # … until the worker gives up

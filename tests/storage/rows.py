@@ -1,0 +1,23 @@
+"""Studies made without a study file, for tests of what is written to them."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+from tuner.storage.connection import Database
+
+
+def make_study(db: Database, *, name: str | None = None, epochs: int = 10, **budget: float) -> int:
+    """A study that maximizes and knows no document; returns its id."""
+    (row,) = db.execute(
+        """
+        WITH made AS (INSERT INTO public.studies (study_name) VALUES (%(name)s) RETURNING study_id),
+        direction AS (INSERT INTO public.study_directions (direction, study_id, objective)
+            SELECT 'MAXIMIZE', study_id, 0 FROM made)
+        INSERT INTO tuner.study (study_id, document, budget, epochs, versions)
+        SELECT study_id, '{}', %(budget)s, %(epochs)s, '{}' FROM made RETURNING study_id""",
+        name=name or f"study-{uuid4().hex[:8]}",
+        budget=budget,
+        epochs=epochs,
+    )
+    return int(row.study_id)
