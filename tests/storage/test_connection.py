@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import os
 import re
+import signal
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from uuid import uuid4
 
 import numpy as np
+import psutil
 import psycopg2
 import pytest
 
@@ -16,6 +20,7 @@ from tuner.errors import DatabaseError, DatabaseLost
 from tuner.states import StudyState
 from tuner.storage import connection
 from tuner.storage.connection import Database
+from tuner.storage.server import EmbeddedServer
 from tuner.storage.url import parse
 
 
@@ -82,6 +87,21 @@ def test_a_broken_connection_is_said_and_made_anew(db: Database, database_url: s
     with pytest.raises(DatabaseLost, match="broke"):
         db.execute("SELECT 1")
     assert db.execute("SELECT pg_backend_pid() AS pid")[0].pid != pid
+
+
+@pytest.mark.parametrize("end", [signal.SIGQUIT, signal.SIGKILL])  # pg_ctl stop -m immediate; a crash
+def test_a_server_that_ends_at_once_is_lost_and_found_again(open_folder: Path, end: signal.Signals) -> None:
+    server = EmbeddedServer(open_folder / "postgres", durable=False)
+    with Database(server.start()) as db:
+        db.execute("SELECT 1")
+        pid = server.status().pid
+        assert pid is not None
+        os.kill(pid, end)
+        with pytest.raises(DatabaseLost):
+            db.execute("SELECT pg_sleep(10)")
+        psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=20)
+        server.start()
+        assert db.execute("SELECT 1 AS one")[0].one == 1
 
 
 def test_a_transaction_whose_connection_breaks_ends_with_the_loss(db: Database, database_url: str) -> None:

@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from tuner.errors import ArtifactError
-from tuner.training.checkpoint import MAGIC, Best, Checkpoint, load, save
+from tuner.training.checkpoint import Best, Checkpoint, load, save
+from tuner.training.checkpoint_file import MAGIC
 
 
 @pytest.fixture

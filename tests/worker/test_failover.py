@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,7 @@ def primary(open_folder: Path) -> EmbeddedServer:
 
 
 @pytest.fixture
-def standby(primary: EmbeddedServer, open_folder: Path) -> Iterator[EmbeddedServer]:
+def standby(primary: EmbeddedServer, open_folder: Path) -> EmbeddedServer:
     """A copy of the primary that follows it."""
     server = EmbeddedServer(open_folder / "postgres-standby")
     server.start()  # makes the folders and whom they belong to
@@ -48,7 +47,7 @@ def standby(primary: EmbeddedServer, open_folder: Path) -> Iterator[EmbeddedServ
         (folder,) = db.execute("SHOW data_directory")
         Path(folder.data_directory, "local.conf").write_text(REPLICATED)
         db.execute("SELECT pg_reload_conf()")
-    yield server
+    return server
 
 
 def test_workers_go_on_with_the_standby(primary: EmbeddedServer, standby: EmbeddedServer, tmp_path: Path) -> None:

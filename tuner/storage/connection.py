@@ -38,7 +38,6 @@ HOPELESS = {
 
 # SQLSTATE: broken connections, shutdown, no connection left, deadlock, serialization failure
 LOST = ("08", "57P01", "57P02", "57P03", "53300", "40P01", "40001")
-OUR_FAULT = (psycopg2.ProgrammingError, psycopg2.DataError, psycopg2.NotSupportedError)
 READ_ONLY = "25006"
 NO_SPACE = "53100"
 NOT_ALLOWED = "42501"
@@ -140,8 +139,10 @@ class Database:
     def _explain(self, error: psycopg2.Error) -> Exception:
         place, code = self.address.place, error.pgcode or ""
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        # Not every broken connection is marked closed: the rest are known by errors that neither server nor caller made.
-        if self._connection is None or self._connection.closed or not (code or isinstance(error, OUR_FAULT)):
+        # Errors of the server have a code; one of libpq's own is a broken connection, though psycopg2 may say that it is
+        # open (a server that ends by SIGQUIT, or crashes, sends a last warning).
+        of_libpq = not code and type(error) in (psycopg2.OperationalError, psycopg2.DatabaseError)
+        if self._connection is None or self._connection.closed or of_libpq:
             self.close()
             return DatabaseLost(f"the connection to PostgreSQL at {place} broke: {line}")
         if code.startswith(LOST):

@@ -1,7 +1,6 @@
-"""Checkpoints: what a trial needs to go on, in a file that is either whole or refused.
+"""Checkpoints: what a trial needs to go on, as `torch.save` writes it.
 
-A file is MAGIC, the sha256 of the rest, and what `torch.save` makes of the record; torch itself does not notice
-a flipped bit. It is read with `weights_only=True`, so that a file from elsewhere cannot run code.
+They are read with `weights_only=True`, so that a file from elsewhere cannot run code.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,9 +19,7 @@ from torch import Tensor
 
 from tuner.errors import ArtifactError
 from tuner.spec.config import TrialConfig
-
-MAGIC = b"tuner checkpoint 1\n"
-DIGEST_BYTES = hashlib.sha256().digest_size
+from tuner.training import checkpoint_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +57,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     """
     buffer = io.BytesIO()
     torch.save({**vars(checkpoint), "best": vars(checkpoint.best)}, buffer)
-    payload = buffer.getbuffer()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, MAGIC, hashlib.sha256(payload).digest(), payload)
-    except OSError as error:
-        raise ArtifactError(f"cannot write the checkpoint {path}: {error.strerror}") from error
+    checkpoint_file.write(path, buffer.getbuffer())
 
 
 def load(path: Path) -> Checkpoint:
@@ -74,37 +65,9 @@ def load(path: Path) -> Checkpoint:
 
     Raises ArtifactError for a file that is missing, damaged or no checkpoint.
     """
+    payload = checkpoint_file.read(path)
     try:
-        content = memoryview(path.read_bytes())
-    except OSError as error:
-        raise ArtifactError(f"cannot read the checkpoint {path}: {error.strerror}") from error
-    if content[: len(MAGIC)] != MAGIC:
-        raise ArtifactError(f"{path} is no checkpoint of this version of tuner")
-    start = len(MAGIC) + DIGEST_BYTES
-    if hashlib.sha256(content[start:]).digest() != content[len(MAGIC) : start]:
-        raise ArtifactError(f"the checkpoint {path} is damaged: its checksum does not match")
-    try:
-        record = torch.load(io.BytesIO(content[start:]), map_location="cpu", weights_only=True)
+        record = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
         return Checkpoint(**{**record, "best": Best(**record["best"])})
     except (pickle.UnpicklingError, RuntimeError, TypeError, KeyError) as error:
         raise ArtifactError(f"{path} is no checkpoint of this version of tuner") from error
-
-
-def write_atomically(path: Path, *parts: bytes | memoryview) -> None:
-    """Writes beside `path` and renames once the bytes are on the disk. Raises OSError, leaving nothing behind."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("wb") as stream:
-            for part in parts:
-                stream.write(part)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.rename(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself
-    finally:
-        os.close(folder)

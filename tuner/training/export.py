@@ -22,7 +22,7 @@ from torch import nn
 from tuner import __version__
 from tuner.errors import ArtifactError, NotFound
 from tuner.spec.config import TrialConfig
-from tuner.training import checkpoint
+from tuner.training import checkpoint, checkpoint_file
 from tuner.training.checkpoint import Best
 from tuner.training.data import DataInfo
 from tuner.training.models import build, with_weights
@@ -50,8 +50,8 @@ def export(config: TrialConfig, kept: Path, info: DataInfo, to: Path) -> Best:
     weights = save({name: tensor.contiguous() for name, tensor in best.model.items()})
     try:
         to.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_atomically(to / WEIGHTS, weights)
-        checkpoint.write_atomically(to / CONFIG, text.getbuffer())
+        checkpoint_file.write_atomically(to / WEIGHTS, weights)
+        checkpoint_file.write_atomically(to / CONFIG, text.getbuffer())
     except OSError as error:
         raise ArtifactError(f"cannot export to {to}: {error.strerror}") from error
     return best

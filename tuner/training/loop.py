@@ -7,8 +7,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 
 import torch
@@ -18,28 +16,14 @@ from tuner.states import Outcome
 from tuner.training import checkpoint, data
 from tuner.training.errors import InfeasibleModel
 from tuner.training.models import parameter_count
-from tuner.training.progress import Phase, Progress
-from tuner.training.state import Diverged, Epoch, Member, State
+from tuner.training.progress import Epoch, Phase, Progress, Result, Stop
+from tuner.training.state import Diverged, Member, State
 
 __all__ = ["CHECKPOINT_SECONDS", "Epoch", "Member", "Result", "Stop", "train"]
 
 log = logging.getLogger("tuner.training")
 
 CHECKPOINT_SECONDS = 2.0  # of work between two checkpoints: at most so much, or one epoch, is ever repeated
-
-
-class Stop(Enum):
-    GO_ON = "go on"
-    AFTER_EPOCH = "after epoch"  # finish the epoch, checkpoint, return
-    NOW = "now"  # return at the next step, without a checkpoint
-
-
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    outcome: Outcome | None  # None: stopped before its end
-    reason: str | None
-    epochs: int  # trained, in all attempts
-    parameters: int  # of the model, 0 where none can be built
 
 
 def train(

@@ -1,9 +1,35 @@
-"""How a training says that it lives, and where it stands."""
+"""What a training and whoever runs it say to each other: signs of life, epochs, an order to stop, the result."""
 
 from __future__ import annotations
 
-from enum import IntEnum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, IntEnum
 from typing import Protocol
+
+from tuner.states import Outcome
+
+
+class Stop(Enum):
+    GO_ON = "go on"
+    AFTER_EPOCH = "after epoch"  # finish the epoch, checkpoint, return
+    NOW = "now"  # return at the next step, without a checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    epoch: int  # from 1
+    value: float  # of the objective's metric
+    metrics: Mapping[str, float]  # of the validation part, and "train_loss"
+    seconds: float  # it took, with its evaluation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    outcome: Outcome | None  # None: stopped before its end
+    reason: str | None
+    epochs: int  # trained, in all attempts
+    parameters: int  # of the model, 0 where none can be built
 
 
 class Phase(IntEnum):

@@ -19,6 +19,7 @@ from tuner.training.metrics import LOSSES
 from tuner.training.models import build, materialise
 from tuner.training.models.layers import Dropout
 from tuner.training.optimizers import build_optimizer
+from tuner.training.progress import Epoch
 from tuner.training.randomness import Randomness
 from tuner.training.resident import Resident
 
@@ -32,13 +33,6 @@ class Member:
     config: TrialConfig
     seed: int  # of the study's search
     number: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epoch:
-    epoch: int  # from 1
-    metrics: dict[str, float]  # of the validation part, and "train_loss"
-    seconds: float  # it took, with its evaluation
 
 
 class Diverged(Exception):
@@ -120,7 +114,7 @@ class State:
         if self.best is None or self.config.objective.value == "last" or self._better(value, self.best.value):
             weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
             self.best = Best(epoch=self.epoch, value=value, model=weights)
-        return Epoch(epoch=self.epoch, metrics=metrics, seconds=seconds)
+        return Epoch(epoch=self.epoch, value=value, metrics=metrics, seconds=seconds)
 
     def begin_pass(self) -> None:
         """Sets the model to training, with the noise of the coming epoch."""

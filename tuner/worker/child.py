@@ -1,4 +1,7 @@
-"""A child process: trains one trial after the other. It knows no database and holds no credentials."""
+"""A child process: trains one trial after the other. It knows no database and holds no credentials.
+
+How it trains is not known here, and no torch: that is a `Training`, named by the worker's options.
+"""
 
 from __future__ import annotations
 
@@ -11,42 +14,58 @@ import sys
 import threading
 import time
 import traceback
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
-
-import torch
+from pkgutil import resolve_name
+from typing import Protocol
 
 from tuner.errors import ArtifactError, DataError, TunerError
-from tuner.settings import read_settings
-from tuner.spec.config import DataConfig, TrialConfig
 from tuner.states import Outcome
-from tuner.training.data import prepare
-from tuner.training.device import choose_device
-from tuner.training.loop import Epoch, Member, Stop, train
-from tuner.training.progress import Phase
+from tuner.training.progress import Epoch, Phase, Progress, Result, Stop
 from tuner.worker.messages import EpochsDone, Finished, Inbox, Message, Ready, StopTrial, Train, Unable, encode
 from tuner.worker.progress import SharedProgress
 from tuner.worker.timing import REPORT_SECONDS
 
 
-def main(sock: socket.socket, progress: SharedProgress, device: str, slot: int) -> None:
-    """The life of a child; ends when its supervisor is gone."""
+class Training(Protocol):
+    """Trains trials, one after the other. Made once a child, from the worker's device and the child's slot; that
+    raises TunerError where there is no such device.
+    """
+
+    @property
+    def device(self) -> str:
+        """ "cpu", "cuda:1"."""
+
+    def __call__(
+        self,
+        trial: Train,
+        *,
+        stop: Callable[[], Stop],
+        report: Callable[[Epoch, Path | None], None],
+        progress: Progress,
+    ) -> Result:
+        """Trains from the first epoch, or from the checkpoint `trial.resume`, to the last or until told to stop.
+
+        Each epoch is reported, with its checkpoint (a file in `trial.folder`) where there is one. `progress` moves
+        at every step. Raises ArtifactError or DataError where this machine is at fault, and not the trial.
+        """
+
+
+def main(sock: socket.socket, progress: SharedProgress, training: str, device: str, slot: int) -> None:
+    """The life of a child; ends when its supervisor is gone. `training` names a Training: "package.module:Name"."""
     os.setsid()  # so that it can be killed with all that users' code may start
-    torch.set_num_threads(1)
     connection = _Connection(sock)
     threading.Thread(target=connection.listen, daemon=True).start()
     try:
-        place = choose_device(device, slot)
-        if place.type == "cuda":
-            torch.cuda.set_device(place)
+        train: Training = resolve_name(training)(device, slot)
     except TunerError as error:
         connection.send(Unable(trial_id=None, attempt=None, error=type(error).__name__, reason=str(error)))
         return
     progress.enter(Phase.IDLE)
-    connection.send(Ready(device=str(place)))
+    connection.send(Ready(device=train.device))
     while True:
         trial = connection.next_trial()
-        ending = _run(trial, connection, progress, place)
+        ending = _run(trial, train, connection, progress)
         progress.enter(Phase.IDLE)
         connection.end(trial, ending)
 
@@ -92,15 +111,15 @@ class _Connection:
 class _Reporter:
     """Sends epochs as they end; those shorter than REPORT_SECONDS go together."""
 
-    def __init__(self, trial: Train, metric: str, connection: _Connection) -> None:
-        self._trial, self._metric, self._connection = trial, metric, connection
+    def __init__(self, trial: Train, connection: _Connection) -> None:
+        self._trial, self._connection = trial, connection
         self._curve: dict[int, float] = {}
         self._sent = time.monotonic()
 
     def __call__(self, epoch: Epoch, checkpoint: Path | None) -> None:
         figures = "  ".join(f"{name} {value:.5g}" for name, value in epoch.metrics.items())
         _log(f"epoch {epoch.epoch}  {figures}  {epoch.seconds:.2f} s")
-        self._curve[epoch.epoch] = epoch.metrics[self._metric]
+        self._curve[epoch.epoch] = epoch.value
         if checkpoint is not None or time.monotonic() - self._sent >= REPORT_SECONDS:
             self.flush(checkpoint)
 
@@ -118,26 +137,15 @@ class _Reporter:
         self._sent = time.monotonic()
 
 
-def _run(trial: Train, connection: _Connection, progress: SharedProgress, device: torch.device) -> Finished | Unable:
+def _run(trial: Train, train: Training, connection: _Connection, progress: Progress) -> Finished | Unable:
     """Trains one trial to its end, whatever that is; returns the message that says so."""
     outcome: Outcome | None
     attributes: dict[str, int] = {}
     try:
         _redirect_output(Path(trial.log))
-        _log(f"trial {trial.number}, attempt {trial.attempt}, on {device}")
-        config = TrialConfig.model_validate_json(trial.config)
-        reporter = _Reporter(trial, config.objective.metric, connection)
-        progress.enter(Phase.PREPARE)
-        result = train(
-            Member(config=config, seed=trial.seed, number=trial.number),
-            _prepared(config.data),
-            device=device,
-            folder=Path(trial.folder),
-            resume=Path(trial.resume) if trial.resume else None,
-            stop=lambda: connection.stop(trial),
-            report=reporter,
-            progress=progress,
-        )
+        _log(f"trial {trial.number}, attempt {trial.attempt}, on {train.device}")
+        reporter = _Reporter(trial, connection)
+        result = train(trial, stop=lambda: connection.stop(trial), report=reporter, progress=progress)
         reporter.flush()
         outcome, reason = result.outcome, result.reason
         attributes = {"parameters": result.parameters}
@@ -151,12 +159,6 @@ def _run(trial: Train, connection: _Connection, progress: SharedProgress, device
     return Finished(
         trial_id=trial.trial_id, attempt=trial.attempt, outcome=outcome, reason=reason, attributes=attributes
     )
-
-
-@cache
-def _prepared(config: DataConfig) -> Path:
-    """Once a child: its checksums take longer than many a trial."""
-    return prepare(config, read_settings())
 
 
 def _redirect_output(log: Path) -> None:

@@ -12,7 +12,7 @@ from multiprocessing import get_context
 
 from tuner.errors import WorkersFailed
 from tuner.training.progress import Phase
-from tuner.worker import entry
+from tuner.worker import child
 from tuner.worker.messages import Inbox, Message, Train, encode
 from tuner.worker.progress import SharedProgress
 from tuner.worker.timing import PREPARE_SECONDS, START_SECONDS
@@ -22,22 +22,23 @@ _JOIN_SECONDS = 5.0
 _GONE_SECONDS = 0.5
 
 
-def prepare_fork_server() -> None:
+def prepare_fork_server(training: str) -> None:
     """To be called before the first child, once no secret stands in the environment any more: children inherit it."""
     os.environ["PYTHONSAFEPATH"] = "1"  # or the fork server would import what lies in the working directory
-    _CONTEXT.set_forkserver_preload(["tuner.worker.preload"])
+    _CONTEXT.set_forkserver_preload(["tuner.worker.preload", training.partition(":")[0]])
 
 
 class Child:
     """One child process and the socket to it."""
 
-    def __init__(self, device: str, slot: int, hang_seconds: float) -> None:
+    def __init__(self, training: str, device: str, slot: int, hang_seconds: float) -> None:
         self.socket, theirs = socket.socketpair()
         self._inbox = Inbox(self.socket)
         self._progress = SharedProgress(_CONTEXT)
         self._hang_seconds = hang_seconds
         self._seen, self._seen_at = self._progress.read(), time.monotonic()
-        self._process = _CONTEXT.Process(target=entry.start, args=(theirs, self._progress, device, slot), daemon=True)
+        arguments = (theirs, self._progress, training, device, slot)
+        self._process = _CONTEXT.Process(target=child.main, args=arguments, daemon=True)
         try:
             self._process.start()
         except (OSError, EOFError) as error:

@@ -15,17 +15,20 @@ from tuner.storage import artifacts, workers
 from tuner.storage.connection import Database
 from tuner.storage.studies import get_study
 from tuner.storage.url import parse
-from tuner.worker.children import prepare_fork_server
+from tuner.worker.children import Child, prepare_fork_server
 from tuner.worker.events import Terminate
 from tuner.worker.loop import EventLoop
 from tuner.worker.storage_thread import StorageThread
 from tuner.worker.supervisor import Ended, Supervisor
 from tuner.worker.timing import HANG_SECONDS
 
+TRAINING = "tuner.worker.torch_training:TorchTraining"  # a name: a supervisor imports no torch
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
     slots: int
+    training: str = TRAINING  # what its children do: the name of a child.Training, "package.module:Name"
     device: str = "auto"  # auto, cpu or cuda
     hang_seconds: float = HANG_SECONDS
     count: int | None = None  # trials to begin; None: as many as there are
@@ -59,14 +62,13 @@ def run_worker(database_url: str, settings: Settings, studies: Sequence[str], op
         threading.Thread(target=_watch_stdin, args=(loop,), daemon=True).start()
     storage = StorageThread(db, worker_id, serve, settings.artifacts, loop.answer, settings.heartbeat_seconds)
     storage.start()
-    prepare_fork_server()
+    prepare_fork_server(options.training)
     return Supervisor(
         storage,
         loop,
         slots=min(options.slots, options.count or options.slots),
-        device=options.device,
         artifacts=settings.artifacts,
-        hang_seconds=options.hang_seconds,
+        start_child=lambda slot: Child(options.training, options.device, slot, options.hang_seconds),
         count=options.count,
         time_limit=options.time_limit,
     ).run()

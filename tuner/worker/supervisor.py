@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum, auto
 from pathlib import Path
 
@@ -46,6 +46,9 @@ _MACHINE_FAULTS: dict[str, type[TunerError]] = {"ArtifactError": ArtifactError, 
 _EARLY_DEATHS = 3  # children that die, one after the other, before they are up: something is wrong here
 
 
+StartChild = Callable[[int], Child]  # for a slot
+
+
 class Ended(Enum):
     """Why a worker stopped."""
 
@@ -61,17 +64,15 @@ class Supervisor:
         loop: EventLoop,
         *,
         slots: int,
-        device: str,
         artifacts: Path,
-        hang_seconds: float,
+        start_child: StartChild,
         count: int | None = None,  # trials to begin
         time_limit: float | None = None,  # seconds
     ) -> None:
         self._storage = storage
         self._loop = loop
-        self._device = device
         self._artifacts = artifacts
-        self._hang_seconds = hang_seconds
+        self._start_child = start_child
         self._fitness = Fitness()
         self._early_deaths = 0
         self._left_to_begin = count
@@ -84,7 +85,7 @@ class Supervisor:
         self._terminated = False
         self._failure: Exception | None = None
         self._nothing_left = False
-        self._slots = [Slot(index=index, child=self._child(index)) for index in range(slots)]
+        self._slots = [Slot(index=index, child=start_child(index)) for index in range(slots)]
 
     def run(self) -> Ended:
         """Works until nothing is left to do or it is told to stop.
@@ -236,12 +237,9 @@ class Supervisor:
 
     # --- children ---------------------------------------------------------------------------------------------------
 
-    def _child(self, index: int) -> Child:
-        return Child(self._device, index, self._hang_seconds)
-
     def _replace(self, slot: Slot) -> None:
         slot.child.kill()
-        slot.up, slot.child = False, self._child(slot.index)
+        slot.up, slot.child = False, self._start_child(slot.index)
 
     def _mourn(self, slot: Slot, reason: str, death: Outcome) -> None:
         """A child is gone, or hangs: another takes its place, and its trial goes on from the last checkpoint.

@@ -1,0 +1,219 @@
+"""Supervisors and children that are killed at any moment: no trial is lost, doubled or changed."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.chaos import checks
+from tests.chaos.harness import Arena, Figures, Form, Process, frozen, thresholds, until
+from tests.chaos.stub import Behaviour
+from tuner.spec.grid import Grid
+from tuner.storage.studies import StudyRecord
+from tuner.training.loop import CHECKPOINT_SECONDS
+from tuner.worker.run import TRAINING
+
+
+@dataclass
+class Killer:
+    """Keeps a number of workers on a study and kills some of their processes while it goes on."""
+
+    arena: Arena
+    study: StudyRecord
+    behaviour: Behaviour
+    rng: random.Random
+    options: dict[str, str] = field(default_factory=dict)
+    workers: list[Process] = field(default_factory=list)
+    supervisors: int = 0
+    children: int = 0
+
+    def start(self, count: int) -> None:
+        self.workers += [
+            self.arena.worker(self.study.name, behaviour=self.behaviour, **self.options) for _ in range(count)
+        ]
+
+    def kill_one(self) -> None:
+        """A supervisor or a child, at even odds, whose trial has not died twice."""
+        until(self._try, "a victim", 120, pause=0.01)
+
+    def _try(self) -> bool:
+        victim = self.rng.choice(self.workers)
+        with frozen(victim):  # it cannot claim another trial between the look and the shot
+            if not victim.alive or not self._may_die(victim):
+                return False
+            if self.rng.random() < 0.5:
+                victim.kill()
+                self.supervisors += 1
+                self.workers.remove(victim)
+                self.start(1)
+                return True
+            children = victim.children()
+            if not children:
+                return False
+            self.rng.choice(children).send_signal(signal.SIGKILL)
+            self.children += 1
+            return True
+
+    def _may_die(self, victim: Process) -> bool:
+        """Whether it is up and holds a trial, and none that has died twice."""
+        return bool(
+            self.arena.number(
+                """
+                SELECT coalesce(max(lease.deaths) < %(limit)s, false)
+                FROM tuner.lease JOIN tuner.worker USING (worker_id)
+                WHERE worker.pid = %(pid)s AND lease.lease_until IS NOT NULL AND lease.outcome IS NULL""",
+                pid=victim.pid,
+                limit=checks.SURVIVED_DEATHS,
+            )
+        )
+
+    def until_finished(self, kills: int, epochs: int, seconds: float) -> None:
+        """Kills at random moments of the study's progress, then waits for its end."""
+        for moment in thresholds(self.arena.form, kills, epochs):
+            until(lambda moment=moment: self.arena.epochs(self.study) >= moment, f"epoch {moment}", seconds)  # type: ignore[misc]
+            self.kill_one()
+        until(lambda: self.arena.finished(self.study), "the study is finished", seconds)
+        assert [worker.wait(30) for worker in self.workers] == [0] * len(self.workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeated:
+    """Epochs that were trained more than once, read off the logs of the trials."""
+
+    epochs: int
+    most: int  # by one attempt
+    most_seconds: float
+
+
+def repeated(arena: Arena, study: StudyRecord) -> Repeated:
+    found = [_repeated_by_attempt(log) for log in (arena.home / "artifacts" / study.folder).glob("*/log.txt")]
+    attempts = [attempt for attempts in found for attempt in attempts]
+    return Repeated(
+        epochs=sum(count for count, _ in attempts),
+        most=max((count for count, _ in attempts), default=0),
+        most_seconds=max((seconds for _, seconds in attempts), default=0.0),
+    )
+
+
+def _repeated_by_attempt(log: Path) -> list[tuple[int, float]]:
+    """For each attempt: how many of its epochs an earlier one had trained, and the seconds these took."""
+    trained: set[int] = set()
+    attempts: list[tuple[int, float]] = []
+    for line in log.read_text().splitlines():
+        if re.search(r"trial \d+, attempt \d+", line):
+            attempts.append((0, 0.0))
+        elif epoch := re.search(r"epoch (\d+)  .*  ([\d.]+) s$", line):
+            if int(epoch[1]) in trained:
+                count, seconds = attempts[-1]
+                attempts[-1] = count + 1, seconds + float(epoch[2])
+            trained.add(int(epoch[1]))
+    return attempts
+
+
+def test_random_kills(arena: Arena, form: Form, figures: Figures) -> None:
+    """What is repeated is bounded by the time between two checkpoints: here 0.4 s of work, and an epoch."""
+    trials, workers, kills, seeds = form((40, 4, 12, 1), (500, 8, 200, 5))
+    epochs = 20
+    behaviour = Behaviour(epoch_seconds=0.05, checkpoint_epochs=8)
+    total = Counter[str]()
+    for seed in range(seeds):
+        size = {"budget__trials": trials, "training__epochs": epochs, "search__seed": seed}
+        undisturbed = arena.study(name=f"undisturbed-{seed}", **size)
+        study = arena.study(name=f"killed-{seed}", **size)
+        arena.finish(undisturbed.name, workers=2)
+        killer = Killer(arena, study, behaviour, random.Random(form.seed + seed))
+        killer.start(workers)
+        killer.until_finished(kills, trials * epochs, 600)
+        checks.assert_exactly(arena, study, trials)
+        checks.assert_nothing_running(arena, study)
+        checks.assert_no_duplicates(arena, study)
+        checks.assert_attempts_recorded(arena, study)
+        checks.assert_gapless_curves(arena, study, epochs)
+        checks.assert_equal(arena, study, undisturbed)
+        again = repeated(arena, study)
+        total.update(trials=trials, supervisors=killer.supervisors, children=killer.children, repeated=again.epochs)
+        total["most"] = max(total["most"], again.most)
+        assert again.most * behaviour.epoch_seconds <= 2.0 + behaviour.epoch_seconds
+    until(lambda: not arena.orphans(), "children end with their supervisors")
+    figures.update(
+        trials=total["trials"],
+        killed_supervisors=total["supervisors"],
+        killed_children=total["children"],
+        epochs_repeated=total["repeated"],
+        at_most_by_a_kill=f"{total['most'] * behaviour.epoch_seconds:.2f} s",
+    )
+
+
+GRID = """
+study: grid
+data: {name: spiral}
+model:
+  family: mlp
+  units: {choices: [8, 12, 16, 24, 32, 48, 64, 96, 128, 192]}
+  dropout: {low: 0.0, high: 0.45, step: 0.05}
+training: {epochs: 4, learning_rate: {low: 1.0e-4, high: 1.0e-1, log: true, points: 10}}
+search: {method: grid}
+budget: {}
+"""
+
+
+def test_grid_under_kills(arena: Arena, form: Form, figures: Figures) -> None:
+    workers, kills, changes = form(
+        (4, 6, {"model__units": "{choices: [8, 16]}", "model__dropout": "{low: 0.0, high: 0.2, step: 0.1}"}),
+        (16, 50, {}),
+    )
+    study = arena.study(GRID, "grid", **changes)
+    points = Grid(study.spec.space).size
+    killer = Killer(arena, study, Behaviour(epoch_seconds=0.05, checkpoint_epochs=1), form.random)
+    killer.start(workers)
+    killer.until_finished(kills, 4 * points, 600)
+    checks.assert_exactly(arena, study, points)
+    checks.assert_nothing_running(arena, study)
+    checks.assert_no_duplicates(arena, study)
+    checks.assert_attempts_recorded(arena, study)
+    checks.assert_gapless_curves(arena, study, 4)
+    distinct = checks.distinct_points(arena, study)
+    assert distinct == points
+    figures.update(
+        points=points, distinct=distinct, killed_supervisors=killer.supervisors, killed_children=killer.children
+    )
+
+
+SPIRAL = """
+study: spiral
+data: {name: spiral, points: 40000}
+model: {family: mlp, layers: 2, units: 32, dropout: {low: 0.0, high: 0.4}}
+training: {epochs: 8, batch_size: 32, learning_rate: {low: 1.0e-4, high: 1.0e-2, log: true}}
+search: {method: random, seed: 3}
+budget: {trials: 1}
+"""
+
+
+def test_random_kills_of_a_real_training(arena: Arena, form: Form, figures: Figures) -> None:
+    """With torch: curves and values of trials that were resumed are those of trials that nobody disturbed."""
+    trials, workers, kills = form((4, 2, 3), (40, 3, 25))
+    undisturbed = arena.study(SPIRAL, "undisturbed", budget__trials=trials)
+    study = arena.study(SPIRAL, "killed", budget__trials=trials)
+    arena.finish(undisturbed.name, workers=1, slots=2, training=TRAINING)
+    killer = Killer(arena, study, Behaviour(), form.random, {"training": TRAINING})
+    killer.start(workers)
+    killer.until_finished(kills, 8 * trials, 600)
+    checks.assert_exactly(arena, study, trials)
+    checks.assert_nothing_running(arena, study)
+    checks.assert_no_duplicates(arena, study)
+    checks.assert_attempts_recorded(arena, study)
+    checks.assert_gapless_curves(arena, study, 8)
+    checks.assert_equal(arena, study, undisturbed)
+    again = repeated(arena, study)
+    assert again.most <= 1 or again.most_seconds <= 2 * CHECKPOINT_SECONDS
+    figures.update(
+        trials=trials,
+        killed_supervisors=killer.supervisors,
+        killed_children=killer.children,
+        epochs_repeated=again.epochs,
+        at_most_by_a_kill=f"{again.most_seconds:.2f} s",
+    )

@@ -1,0 +1,93 @@
+"""Workers that are frozen until others have their trials: nothing of what they still say is stored."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from dataclasses import dataclass
+
+import psutil
+
+from tests.chaos import audit, checks
+from tests.chaos.harness import Arena, Figures, Form, Process, until
+from tests.chaos.stub import Behaviour
+from tuner.states import StudyState
+from tuner.storage.steering import set_state
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zombie:
+    worker: Process
+    children: list[psutil.Process]  # frozen with it
+    trial_id: int
+    attempt: int  # that it takes itself to hold
+
+    def thaw(self) -> None:
+        for child in self.children:
+            child.resume()
+        self.worker.signal(signal.SIGCONT)
+
+
+def freeze(arena: Arena, worker: Process, rng: random.Random) -> Zombie | None:
+    """Stops a supervisor, and its child at even odds, if it holds a trial that may be lost once more."""
+    worker.signal(signal.SIGSTOP)
+    held = arena.rows(
+        """
+        SELECT trial_id, attempt FROM tuner.lease JOIN tuner.worker USING (worker_id)
+        WHERE pid = %(pid)s AND lease_until IS NOT NULL AND outcome IS NULL AND deaths < %(limit)s""",
+        pid=worker.pid,
+        limit=checks.SURVIVED_DEATHS,
+    )
+    if not held:
+        worker.signal(signal.SIGCONT)
+        return None
+    children = worker.children() if rng.random() < 0.5 else []
+    for child in children:
+        child.suspend()
+    return Zombie(worker=worker, children=children, trial_id=held[0].trial_id, attempt=held[0].attempt)
+
+
+def test_zombies(arena: Arena, form: Form, figures: Figures) -> None:
+    rounds, at_once, others = form((1, 3, 3), (10, 10, 10))
+    rng = form.random
+    audit.install(arena)
+    study = arena.study(budget__trials=10_000, training__epochs=20)
+    behaviour = Behaviour(epoch_seconds=0.1, checkpoint_epochs=5, value_names_attempt=True)
+    workers = [
+        arena.worker(study.name, behaviour=behaviour, url=audit.tagged(arena.url, f"worker-{number}"))
+        for number in range(at_once + others)
+    ]
+    time.sleep(form.lease_seconds)  # nothing is reaped before the database was seen alive for so long
+    zombies = 0
+    for _ in range(rounds):
+        chosen: dict[int, Zombie] = {}
+        while len(chosen) < at_once:
+            worker = rng.choice(workers)
+            if worker.pid not in chosen and (zombie := freeze(arena, worker, rng)) is not None:
+                chosen[worker.pid] = zombie
+            time.sleep(0.01)
+        for zombie in chosen.values():
+            until(lambda zombie=zombie: _taken(arena, zombie), "its trial is another's")  # type: ignore[misc]
+        for zombie in chosen.values():
+            zombie.thaw()
+        zombies += len(chosen)
+        time.sleep(1.0)
+    set_state(arena.db, study.name, StudyState.STOPPING)
+    until(lambda: arena.finished(study), "the study ends")
+    assert [worker.wait(30) for worker in workers] == [0] * len(workers)
+    trials = arena.number("SELECT count(*) FROM trials WHERE study_id = %(s)s", s=study.study_id)
+    checks.assert_exactly(arena, study, trials)
+    checks.assert_nothing_running(arena, study)
+    checks.assert_no_duplicates(arena, study)
+    checks.assert_attempts_recorded(arena, study)
+    checks.assert_gapless_curves(arena, study, 20)
+    writes = audit.assert_only_holders_wrote(arena)
+    refused = sum(worker.log.read_text().count("was given to another worker") for worker in workers)
+    assert refused >= zombies
+    figures.update(zombies=zombies, refused=refused, accepted=0, of_writes=writes)
+
+
+def _taken(arena: Arena, zombie: Zombie) -> bool:
+    attempt = arena.number("SELECT attempt FROM tuner.lease WHERE trial_id = %(t)s", t=zombie.trial_id)
+    return bool(attempt > zombie.attempt)
