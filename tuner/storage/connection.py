@@ -139,8 +139,8 @@ class Database:
     def _explain(self, error: psycopg2.Error) -> Exception:
         place, code = self.address.place, error.pgcode or ""
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        # Errors of the server have a code; one of libpq's own is a broken connection, though psycopg2 may say that it is
-        # open (a server that ends by SIGQUIT, or crashes, sends a last warning).
+        # Errors of the server have a code. One without is libpq's own: the connection broke, though psycopg2 may say
+        # that it is open (a server that ends by SIGQUIT, or crashes, sends a last warning).
         of_libpq = not code and type(error) in (psycopg2.OperationalError, psycopg2.DatabaseError)
         if self._connection is None or self._connection.closed or of_libpq:
             self.close()
