@@ -11,7 +11,8 @@ from uuid import uuid4
 
 from tuner import __version__
 from tuner.settings import Settings
-from tuner.storage import artifacts, workers
+from tuner.storage import workers
+from tuner.storage.artifacts import open_store
 from tuner.storage.connection import Database
 from tuner.storage.studies import get_study
 from tuner.storage.url import parse
@@ -43,7 +44,8 @@ def run_worker(database_url: str, settings: Settings, studies: Sequence[str], op
     """
     db = Database(_without_environment(database_url), application="tuner worker")
     serve = [get_study(db, name) for name in studies] or None
-    artifacts.check_writable(settings.artifacts)
+    store = open_store(settings)
+    store.check_writable()
     worker_id = uuid4()
     workers.register(
         db,
@@ -60,14 +62,14 @@ def run_worker(database_url: str, settings: Settings, studies: Sequence[str], op
     loop.catch_signals()
     if options.stop_with_stdin:
         threading.Thread(target=_watch_stdin, args=(loop,), daemon=True).start()
-    storage = StorageThread(db, worker_id, serve, settings.artifacts, loop.answer, settings.heartbeat_seconds)
+    storage = StorageThread(db, worker_id, serve, store.sweep, loop.answer, settings.heartbeat_seconds)
     storage.start()
     prepare_fork_server(options.training)
     return Supervisor(
         storage,
         loop,
         slots=min(options.slots, options.count or options.slots),
-        artifacts=settings.artifacts,
+        artifacts=store.root,
         start_child=lambda slot: Child(options.training, options.device, slot, options.hang_seconds),
         count=options.count,
         time_limit=options.time_limit,
