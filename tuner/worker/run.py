@@ -7,6 +7,7 @@ import platform
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import uuid4
 
 from tuner import __version__
@@ -14,8 +15,10 @@ from tuner.settings import Settings
 from tuner.storage import workers
 from tuner.storage.artifacts import open_store
 from tuner.storage.connection import Database
+from tuner.storage.object_store import ObjectStore
 from tuner.storage.studies import get_study
 from tuner.storage.url import parse
+from tuner.worker.artifact_thread import ArtifactThread
 from tuner.worker.children import Child, prepare_fork_server
 from tuner.worker.events import Terminate
 from tuner.worker.loop import EventLoop
@@ -62,7 +65,12 @@ def run_worker(database_url: str, settings: Settings, studies: Sequence[str], op
     loop.catch_signals()
     if options.stop_with_stdin:
         threading.Thread(target=_watch_stdin, args=(loop,), daemon=True).start()
-    storage = StorageThread(db, worker_id, serve, store.sweep, loop.answer, settings.heartbeat_seconds)
+    make_storage = partial(StorageThread, db, worker_id, serve, heartbeat_seconds=settings.heartbeat_seconds)
+    storage: StorageThread | ArtifactThread
+    if isinstance(store, ObjectStore):
+        storage = ArtifactThread(store, make_storage, loop.answer)
+    else:
+        storage = make_storage(sweep=store.sweep, answer=loop.answer)
     storage.start()
     prepare_fork_server(options.training)
     return Supervisor(
