@@ -25,7 +25,7 @@ class History:
     direction: Direction
     finished: Sequence[FrozenTrial] = field(default=())  # in the order in which they finished
     running: Sequence[FrozenTrial] = field(default=())  # by number
-    finish_seq: int = 0  # of the last that finished
+    finish_seq: int = 0  # of the last that finished: there may be fewer, for a trial that is tried again loses its own
 
 
 def study_of(storage: HistoryStorage) -> optuna.Study:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tuner.settings import Settings
+
+__all__ = ["PostgresStorage", "open_database"]
+
+
+def __getattr__(name: str) -> Any:
+    """PostgresStorage is imported when asked for: most who import this package need no optuna."""
+    if name == "PostgresStorage":
+        from tuner.storage.postgres_storage import PostgresStorage
+
+        return PostgresStorage
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def open_database(settings: Settings, option: str | None = None) -> str:

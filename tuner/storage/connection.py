@@ -139,14 +139,17 @@ class Database:
     def _explain(self, error: psycopg2.Error) -> Exception:
         place, code = self.address.place, error.pgcode or ""
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        # The server's errors have a code. One of libpq's own means a broken connection, also where psycopg2 takes it to
-        # be open: a server that is stopped at once sends a last warning.
+        # Errors of the server have a code. One without is libpq's own: the connection broke, though psycopg2 may say
+        # that it is open (a server that ends by SIGQUIT, or crashes, sends a last warning).
         of_libpq = not code and type(error) in (psycopg2.OperationalError, psycopg2.DatabaseError)
         if self._connection is None or self._connection.closed or of_libpq:
             self.close()
             return DatabaseLost(f"the connection to PostgreSQL at {place} broke: {line}")
         if code.startswith(LOST):
             return DatabaseLost(f"PostgreSQL at {place}: {line}")
+        if code == READ_ONLY and len(self.address.hosts) > 1:  # it was the primary: another one is by now, or soon
+            self.close()
+            return DatabaseLost(f"PostgreSQL at {place} has become read-only: {line}")
         if code == READ_ONLY:
             return DatabaseError(f"PostgreSQL at {place} is read-only (a standby, or set so): {line}")
         if code == NO_SPACE:

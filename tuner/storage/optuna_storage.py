@@ -1,7 +1,4 @@
-"""The one module that makes Optuna's RDBStorage: for reading, for samplers and pruners, for the dashboard.
-
-Claims, reports and results are written by our own statements into the same tables (`tuner.storage.claims`).
-"""
+"""Optuna's side of the database: its tables, made by its own RDBStorage, and its studies, read by our storage."""
 
 from __future__ import annotations
 
@@ -9,18 +6,17 @@ import functools
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import DatabaseError, NotFound
 from tuner.settings import read_settings
 from tuner.storage import open_database
+from tuner.storage.connection import Database
 from tuner.storage.url import DRIVER, normalise, parse
 
 if TYPE_CHECKING:
     import optuna
-
-POOL_SIZE = 1  # connections kept: many workers share a server
-MAX_OVERFLOW = 3  # more while several threads read, as the dashboard's do
 
 
 def engine_arguments(url: str) -> dict[str, Any]:
@@ -35,22 +31,10 @@ def engine_arguments(url: str) -> dict[str, Any]:
 
 @functools.cache
 def optuna_storage(url: str) -> optuna.storages.BaseStorage:
-    """Optuna's storage over a database whose tables exist, with its cache of finished trials; one for each process."""
-    import optuna
+    """The storage of Optuna's studies in a database; one for each process."""
+    from tuner.storage.postgres_storage import PostgresStorage
 
-    arguments = engine_arguments(url)
-    with _optunas_errors(url):
-        storage = optuna.storages.RDBStorage(
-            arguments.pop("url"),
-            engine_kwargs={
-                **arguments,
-                "pool_size": POOL_SIZE,
-                "max_overflow": MAX_OVERFLOW,
-                "pool_pre_ping": True,
-            },
-            skip_table_creation=True,
-        )
-    return optuna.storages.get_storage(storage)
+    return PostgresStorage(url)
 
 
 def load_study(name: str, database_url: str | None = None) -> optuna.Study:
@@ -93,6 +77,25 @@ def upgrade_optuna(url: str) -> None:
         )
         storage.upgrade()
         storage.remove_session()
+
+
+def check_optuna_tables(db: Database) -> None:
+    """Raises DatabaseError where Optuna's tables are not those of the installed Optuna."""
+    (found,) = db.execute("SELECT version_num FROM public.alembic_version")
+    if found.version_num != _optuna_revision():
+        raise DatabaseError(
+            f"Optuna's tables at {db.address.place} are of another version ({found.version_num}; the installed Optuna "
+            f"has {_optuna_revision()}); run: tuner db upgrade"
+        )
+
+
+@functools.cache
+def _optuna_revision() -> str:
+    """Of Optuna's newest migration, read off the file names: RDBStorage takes a second and 20 statements to tell."""
+    import optuna
+
+    migrations = Path(optuna.__file__).parent / "storages" / "_rdb" / "alembic" / "versions"
+    return max(path.stem.rstrip("_") for path in migrations.glob("v*.py"))
 
 
 @contextmanager

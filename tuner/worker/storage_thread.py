@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import queue
-import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,15 +18,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-from tuner.errors import DatabaseLost, InvalidInput
+from tuner.errors import InvalidInput
 from tuner.states import Outcome, StudyState
 from tuner.storage import claims, workers
 from tuner.storage.claims import Held, Nothing
 from tuner.storage.connection import Database
+from tuner.storage.retry import until_answered
 from tuner.storage.studies import StudyRecord, running_studies
 from tuner.worker.desk import StudyDesk
 from tuner.worker.events import Claimed, NothingToClaim, Refused, Renewed, StorageAnswer, StorageFailed
-from tuner.worker.timing import RETRY_FIRST_SECONDS, RETRY_GIVE_UP_SECONDS
 
 log = logging.getLogger("tuner.worker")
 Answer = TypeVar("Answer")
@@ -196,15 +195,4 @@ class StorageThread(threading.Thread):
         return self._desks.get(study.study_id)
 
     def _until_answered(self, call: Callable[[], Answer]) -> Answer:
-        """Calls until the database answers; pauses grow, with jitter, so that workers do not come back all at once."""
-        deadline = time.monotonic() + RETRY_GIVE_UP_SECONDS
-        pause = RETRY_FIRST_SECONDS
-        while True:
-            try:
-                return call()
-            except DatabaseLost as error:
-                if time.monotonic() > deadline:
-                    raise
-                log.warning("%s; trying again", error)
-                time.sleep(pause * random.uniform(0.5, 1.0))
-                pause = min(2 * pause, self._heartbeat_seconds)
+        return until_answered(call, cap_seconds=self._heartbeat_seconds)

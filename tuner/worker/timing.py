@@ -14,6 +14,3 @@ EXIT_SECONDS = 5.0  # then, for the database to take what is left to say
 HANG_SECONDS = 120.0  # a training that makes no step for so long is taken to hang
 START_SECONDS = 120.0  # a child process must be ready, and a trial must make its first step, within this
 PREPARE_SECONDS = 3600.0  # a data set must be downloaded and prepared within this
-
-RETRY_FIRST_SECONDS = 0.1  # database lost: first pause, doubled each time up to a heartbeat, with jitter …
-RETRY_GIVE_UP_SECONDS = 180.0  # … until the worker gives up

@@ -1,0 +1,11 @@
+"""Optuna's storage interface over Optuna's own tables, at the fewest messages to the server.
+
+changes       what is to be written of a trial
+statements    the SQL, each text one message to the server
+cache         the trials of a study, held in memory and brought up to date
+storage       PostgresStorage, which Optuna talks to
+"""
+
+from tuner.storage.postgres_storage.storage import PostgresStorage
+
+__all__ = ["PostgresStorage"]
