@@ -28,7 +28,7 @@ from tuner.storage.server import EmbeddedServer
 from tuner.storage.steering import launch_study
 from tuner.storage.studies import StudyRecord
 
-HEARTBEAT_SECONDS = 1.0
+HEARTBEATS_A_LEASE = 8
 POLL_SECONDS = 0.05
 
 # Two knobs that no stub looks at: points that can be compared.
@@ -61,7 +61,7 @@ class Form:
     def environment(self) -> dict[str, str]:
         return {
             "TUNER_LEASE_SECONDS": str(self.lease_seconds),
-            "TUNER_HEARTBEAT_SECONDS": str(HEARTBEAT_SECONDS),
+            "TUNER_HEARTBEAT_SECONDS": str(self.lease_seconds / HEARTBEATS_A_LEASE),
         }
 
 

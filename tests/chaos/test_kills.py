@@ -8,6 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.chaos import checks
 from tests.chaos.harness import Arena, Figures, Form, until
 from tests.chaos.killer import Killer
@@ -54,7 +56,7 @@ def _repeated_by_attempt(log: Path) -> list[tuple[int, float]]:
 
 def test_random_kills(arena: Arena, form: Form, figures: Figures) -> None:
     """What is repeated is bounded by the time between two checkpoints: here 0.4 s of work, and an epoch."""
-    trials, workers, kills, seeds = form((40, 4, 12, 1), (500, 8, 200, 5))
+    trials, workers, kills, seeds = form((20, 4, 6, 1), (500, 8, 200, 5))
     epochs = 20
     behaviour = Behaviour(epoch_seconds=0.05, checkpoint_epochs=8)
     total = Counter[str]()
@@ -135,7 +137,9 @@ budget: {trials: 1}
 
 def test_random_kills_of_a_real_training(arena: Arena, form: Form, figures: Figures) -> None:
     """With torch: curves and values of trials that were resumed are those of trials that nobody disturbed."""
-    trials, workers, kills = form((4, 2, 3), (40, 3, 25))
+    if not form.full:
+        pytest.skip("in the full form only; tests/worker/test_deaths.py is its short one")
+    trials, workers, kills = 40, 3, 25
     undisturbed = arena.study(SPIRAL, "undisturbed", budget__trials=trials)
     study = arena.study(SPIRAL, "killed", budget__trials=trials)
     arena.finish(undisturbed.name, workers=1, slots=2, training=TRAINING)
