@@ -4,6 +4,7 @@
 #   make test      the tests; some of them: make test PYTEST="-x tests/spec"
 #   make lint      format, style, types, directions of imports
 #   make check     what CI runs: lint, then test
+#   make chaos     the chaos suite in its full form, which takes an hour (`make test` runs its short form)
 #   make clean     remove all that was made here; studies stay, they are in TUNER_HOME
 
 VENV := .venv
@@ -16,8 +17,9 @@ NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python $(NEW_ENOUGH) 2>/dev/null && echo $$python && break; done)
 PYTEST ?=
+FIGURES ?= chaos.jsonl
 
-.PHONY: help install demo test lint check clean
+.PHONY: help install demo test lint check chaos clean
 .DEFAULT_GOAL := help
 
 help:
@@ -36,6 +38,9 @@ lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chaos: $(INSTALLED_DEV)
+	$(BIN)/pytest tests/chaos --chaos full --chaos-figures $(FIGURES) $(PYTEST)
 
 check:
 	$(MAKE) lint

@@ -96,7 +96,7 @@ def figures(request: pytest.FixtureRequest) -> Figures:
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     report = yield
     figures = item.stash.get(_figures, None)
-    if figures is not None and call.when == "call":
+    if figures is not None and call.when == "call" and not report.skipped:
         form: Form = item.funcargs["form"]  # type: ignore[attr-defined]
         line = {
             "test": item.name.removeprefix("test_").replace("_", " "),

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from tuner.storage.server import EmbeddedServer
 from tuner.storage.steering import launch_study
 from tuner.storage.studies import StudyRecord
 
-HEARTBEAT_SECONDS = 1.0
+HEARTBEATS_A_LEASE = 8
 POLL_SECONDS = 0.05
 
 # Two knobs that no stub looks at: points that can be compared.
@@ -61,7 +61,7 @@ class Form:
     def environment(self) -> dict[str, str]:
         return {
             "TUNER_LEASE_SECONDS": str(self.lease_seconds),
-            "TUNER_HEARTBEAT_SECONDS": str(HEARTBEAT_SECONDS),
+            "TUNER_HEARTBEAT_SECONDS": str(self.lease_seconds / HEARTBEATS_A_LEASE),
         }
 
 
@@ -161,6 +161,10 @@ class Arena:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("TUNER_", "PG"))}
         self._environment = {**kept, **form.environment, "TUNER_HOME": str(home), **self._mark}
 
+    @property
+    def artifacts(self) -> Path:
+        return self.home / "artifacts"
+
     def study(self, text: str = STUDY, name: str = "chaos", **changes: object) -> StudyRecord:
         """`training__epochs=3` is `--set training.epochs=3`."""
         file = self.home / "study.yaml"
@@ -180,10 +184,10 @@ class Arena:
         training: str = STUB,
         url: str | None = None,
         limits: Mapping[str, int] | None = None,
-        home: Path | None = None,
+        artifacts: Path | None = None,
     ) -> Process:
         """A worker that serves these studies. `limits` are the system's, by their names."""
-        environment = (behaviour or Behaviour()).environment | ({"TUNER_HOME": str(home)} if home else {})
+        environment = {**(behaviour or Behaviour()).environment, "TUNER_ARTIFACTS": str(artifacts or self.artifacts)}
         arguments = {"studies": studies, "slots": slots, "training": training, "limits": dict(limits or {})}
         return self._fork("worker", environment, {"url": url or self.url, **arguments})
 
@@ -262,9 +266,3 @@ def frozen(process: Process) -> Iterator[None]:
         yield
     finally:
         process.signal(signal.SIGCONT)
-
-
-def thresholds(form: Form, count: int, total: int) -> Sequence[int]:
-    """Random moments of a study, in epochs done, in their order; all before its last twentieth."""
-    rng = form.random
-    return sorted(rng.randrange(1, max(2, int(0.95 * total))) for _ in range(count))

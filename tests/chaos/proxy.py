@@ -23,28 +23,28 @@ from tuner.storage.url import parse
 READY, ERROR, TERMINATE = b"Z", b"E", b"X"
 IDLE = b"I"  # of ReadyForQuery: no transaction is open
 
-# What a cut statement was, by a mark of its own.
+# What a statement is, by a mark of its own, and how large a share of its answers is lost: the rare ones more often.
 KINDS = {
-    "claim": r"^COMMIT",
-    "point": r"INSERT INTO trial_params",
-    "end": r"finish_seq = ",
-    "report": r"INSERT INTO trial_intermediate_values",
-    "renewal": r"UPDATE tuner.worker SET last_seen",
-    "give-back": r"lease_until = NULL",
+    "claims": (r"SKIP LOCKED", 0.5),
+    "points": (r"INSERT INTO trial_params", 0.5),
+    "ends": (r"finish_seq = ", 0.5),
+    "reports": (r"INSERT INTO trial_intermediate_values", 0.1),
+    "renewals": (r"UPDATE tuner.worker SET last_seen", 0.5),
+    "give-backs": (r"lease_until = NULL", 0.5),
 }
 
 
 class Proxy:
-    """`url` leads through it. It cuts while `cuts_left` is above zero, at random, `share` of all commits."""
+    """`url` leads through it. While `cuts_left` is above zero it loses answers at random."""
 
-    def __init__(self, url: str, rng: random.Random, share: float) -> None:
+    def __init__(self, url: str, rng: random.Random) -> None:
         address = parse(url)
         self._server = f"{address.hosts[0]}/.s.PGSQL.{PORT}"
         self._folder = tempfile.TemporaryDirectory(prefix="chaos-")
         self.url = replace(address, hosts=(self._folder.name,)).url
         self.cuts_left = 0
         self.cut: Counter[str] = Counter()
-        self._rng, self._share = rng, share
+        self._rng = rng
         self._lock = threading.Lock()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(Path(self._folder.name) / f".s.PGSQL.{PORT}"))
@@ -79,11 +79,11 @@ class Proxy:
                 client.sendall(answer)
 
     def _cuts(self, statement: str) -> bool:
-        kind = next((kind for kind, mark in KINDS.items() if re.search(mark, statement)), None)
-        if kind is None:
-            return False
+        kind, share = next(
+            ((kind, share) for kind, (mark, share) in KINDS.items() if re.search(mark, statement)), ("", 0)
+        )
         with self._lock:
-            if self.cuts_left <= 0 or self._rng.random() >= self._share:
+            if self.cuts_left <= 0 or self._rng.random() >= share:
                 return False
             self.cuts_left -= 1
             self.cut[kind] += 1

@@ -41,7 +41,7 @@ class Connections:
 
 def test_racing_budget(arena: Arena, form: Form, figures: Figures) -> None:
     """More workers than trials, started at once."""
-    workers, trials, repeats = form((12, 9, 2), (64, 50, 20))
+    workers, trials, repeats = form((12, 9, 1), (64, 50, 20))
     most = 0
     for repeat in range(repeats):
         study = arena.study(name=f"race-{repeat}", budget__trials=trials, training__epochs=2)

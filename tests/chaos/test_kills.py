@@ -4,81 +4,21 @@ from __future__ import annotations
 
 import random
 import re
-import signal
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.chaos import checks
-from tests.chaos.harness import Arena, Figures, Form, Process, frozen, thresholds, until
+from tests.chaos.harness import Arena, Figures, Form, until
+from tests.chaos.killer import Killer
 from tests.chaos.stub import Behaviour
 from tuner.spec.grid import Grid
 from tuner.storage.studies import StudyRecord
 from tuner.training.loop import CHECKPOINT_SECONDS
 from tuner.worker.run import TRAINING
-
-
-@dataclass
-class Killer:
-    """Keeps a number of workers on a study and kills some of their processes while it goes on."""
-
-    arena: Arena
-    study: StudyRecord
-    behaviour: Behaviour
-    rng: random.Random
-    options: dict[str, str] = field(default_factory=dict)
-    workers: list[Process] = field(default_factory=list)
-    supervisors: int = 0
-    children: int = 0
-
-    def start(self, count: int) -> None:
-        self.workers += [
-            self.arena.worker(self.study.name, behaviour=self.behaviour, **self.options) for _ in range(count)
-        ]
-
-    def kill_one(self) -> None:
-        """A supervisor or a child, at even odds, whose trial has not died twice."""
-        until(self._try, "a victim", 120, pause=0.01)
-
-    def _try(self) -> bool:
-        victim = self.rng.choice(self.workers)
-        with frozen(victim):  # it cannot claim another trial between the look and the shot
-            if not victim.alive or not self._may_die(victim):
-                return False
-            if self.rng.random() < 0.5:
-                victim.kill()
-                self.supervisors += 1
-                self.workers.remove(victim)
-                self.start(1)
-                return True
-            children = victim.children()
-            if not children:
-                return False
-            self.rng.choice(children).send_signal(signal.SIGKILL)
-            self.children += 1
-            return True
-
-    def _may_die(self, victim: Process) -> bool:
-        """Whether it is up and holds a trial, and none that has died twice."""
-        return bool(
-            self.arena.number(
-                """
-                SELECT coalesce(max(lease.deaths) < %(limit)s, false)
-                FROM tuner.lease JOIN tuner.worker USING (worker_id)
-                WHERE worker.pid = %(pid)s AND lease.lease_until IS NOT NULL AND lease.outcome IS NULL""",
-                pid=victim.pid,
-                limit=checks.SURVIVED_DEATHS,
-            )
-        )
-
-    def until_finished(self, kills: int, epochs: int, seconds: float) -> None:
-        """Kills at random moments of the study's progress, then waits for its end."""
-        for moment in thresholds(self.arena.form, kills, epochs):
-            until(lambda moment=moment: self.arena.epochs(self.study) >= moment, f"epoch {moment}", seconds)  # type: ignore[misc]
-            self.kill_one()
-        until(lambda: self.arena.finished(self.study), "the study is finished", seconds)
-        assert [worker.wait(30) for worker in self.workers] == [0] * len(self.workers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +31,7 @@ class Repeated:
 
 
 def repeated(arena: Arena, study: StudyRecord) -> Repeated:
-    trials = (arena.home / "artifacts" / study.folder).iterdir()
+    trials = (arena.artifacts / study.folder).iterdir()
     found = [_repeated_by_attempt(sorted(trial.glob("*.log"), key=lambda log: int(log.stem))) for trial in trials]
     attempts = [attempt for attempts in found for attempt in attempts]
     return Repeated(
@@ -118,7 +58,7 @@ def _repeated_by_attempt(logs: Sequence[Path]) -> list[tuple[int, float]]:
 
 def test_random_kills(arena: Arena, form: Form, figures: Figures) -> None:
     """What is repeated is bounded by the time between two checkpoints: here 0.4 s of work, and an epoch."""
-    trials, workers, kills, seeds = form((40, 4, 12, 1), (500, 8, 200, 5))
+    trials, workers, kills, seeds = form((20, 4, 6, 1), (500, 8, 200, 5))
     epochs = 20
     behaviour = Behaviour(epoch_seconds=0.05, checkpoint_epochs=8)
     total = Counter[str]()
@@ -129,7 +69,8 @@ def test_random_kills(arena: Arena, form: Form, figures: Figures) -> None:
         arena.finish(undisturbed.name, workers=2)
         killer = Killer(arena, study, behaviour, random.Random(form.seed + seed))
         killer.start(workers)
-        killer.until_finished(kills, trials * epochs, 600)
+        killer.kill(kills, trials * epochs)
+        killer.until_finished()
         checks.assert_exactly(arena, study, trials)
         checks.assert_nothing_running(arena, study)
         checks.assert_no_duplicates(arena, study)
@@ -172,7 +113,8 @@ def test_grid_under_kills(arena: Arena, form: Form, figures: Figures) -> None:
     points = Grid(study.spec.space).size
     killer = Killer(arena, study, Behaviour(epoch_seconds=0.05, checkpoint_epochs=1), form.random)
     killer.start(workers)
-    killer.until_finished(kills, 4 * points, 600)
+    killer.kill(kills, 4 * points)
+    killer.until_finished()
     checks.assert_exactly(arena, study, points)
     checks.assert_nothing_running(arena, study)
     checks.assert_no_duplicates(arena, study)
@@ -197,13 +139,16 @@ budget: {trials: 1}
 
 def test_random_kills_of_a_real_training(arena: Arena, form: Form, figures: Figures) -> None:
     """With torch: curves and values of trials that were resumed are those of trials that nobody disturbed."""
-    trials, workers, kills = form((4, 2, 3), (40, 3, 25))
+    if not form.full:
+        pytest.skip("in the full form only; tests/worker/test_deaths.py is its short one")
+    trials, workers, kills = 40, 3, 25
     undisturbed = arena.study(SPIRAL, "undisturbed", budget__trials=trials)
     study = arena.study(SPIRAL, "killed", budget__trials=trials)
     arena.finish(undisturbed.name, workers=1, slots=2, training=TRAINING)
     killer = Killer(arena, study, Behaviour(), form.random, {"training": TRAINING})
     killer.start(workers)
-    killer.until_finished(kills, 8 * trials, 600)
+    killer.kill(kills, 8 * trials)
+    killer.until_finished()
     checks.assert_exactly(arena, study, trials)
     checks.assert_nothing_running(arena, study)
     checks.assert_no_duplicates(arena, study)
