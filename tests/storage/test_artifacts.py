@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -179,13 +180,18 @@ def test_a_folder_is_made_and_left_empty(folder: ArtifactFolder) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists() or os.geteuid() != 0, reason="needs root, to mount a small tmpfs")
-def test_a_full_disk_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["", "memory://"], ids=["folder", "scratch"])
+def test_a_full_disk_is_said(prefix: str, tmp_path: Path) -> None:
     if os.system(f"mount -t tmpfs -o size=64k tmpfs {tmp_path} 2>/dev/null") != 0:
         pytest.skip("tmpfs cannot be mounted here")
     try:
-        (tmp_path / "fill").write_bytes(b"\0" * 64 * 1024)
+        store = store_at(f"{prefix}{tmp_path}", tmp_path)
+        assert store.root.exists()
+        with suppress(OSError), (tmp_path / "fill").open("wb", buffering=0) as fill:
+            while True:
+                fill.write(b"\0" * 4096)
         with pytest.raises(ArtifactError, match="No space left"):
-            ArtifactFolder(tmp_path).check_writable()
+            store.check_writable()
     finally:
         os.system(f"umount {tmp_path}")
 
