@@ -20,7 +20,8 @@ HEARTBEATS_A_LEASE = 4  # at least: half a lease may pass unheard while the data
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     home: Path  # TUNER_HOME: embedded server, data cache, artifacts
-    artifacts: Path  # TUNER_ARTIFACTS: checkpoints and logs, a folder that all workers share
+    artifacts: Path  # TUNER_ARTIFACTS: checkpoints and logs, a folder that all workers share; workers' own logs
+    artifact_url: str | None  # TUNER_ARTIFACTS where it is a URL: checkpoints and logs, instead of in the folder
     data: Path | None  # TUNER_DATA: a folder of ready data sets, looked at before the network
     database_url: str | None  # TUNER_DATABASE_URL: a PostgreSQL instead of the embedded one
     lease_seconds: float = DEFAULT_LEASE_SECONDS  # TUNER_LEASE_SECONDS: so long silent, a worker loses its trials
@@ -36,6 +37,11 @@ class Settings:
         """Folder of prepared data sets."""
         return self.home / "data"
 
+    @property
+    def scratch(self) -> Path:
+        """Folder of what is on its way to an object store, or comes from there."""
+        return self.home / "scratch"
+
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """Raises InvalidInput for times that no worker can live by."""
@@ -47,9 +53,12 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             f"TUNER_LEASE_SECONDS: {lease:g} is too short for a heartbeat every {heartbeat:g} s; "
             f"at least {HEARTBEATS_A_LEASE * heartbeat:g}, or a smaller TUNER_HEARTBEAT_SECONDS"
         )
+    place = environment.get("TUNER_ARTIFACTS")
+    url = place if place and "://" in place else None
     return Settings(
         home=home,
-        artifacts=_folder(environment.get("TUNER_ARTIFACTS")) or home / "artifacts",
+        artifacts=_folder(None if url else place) or home / "artifacts",
+        artifact_url=url,
         data=_folder(environment.get("TUNER_DATA")),
         database_url=environment.get("TUNER_DATABASE_URL") or None,
         lease_seconds=lease,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,8 @@ class Repeated:
 
 
 def repeated(arena: Arena, study: StudyRecord) -> Repeated:
-    found = [_repeated_by_attempt(log) for log in (arena.artifacts / study.folder).glob("*/log.txt")]
+    trials = (arena.artifacts / study.folder).iterdir()
+    found = [_repeated_by_attempt(sorted(trial.glob("*.log"), key=lambda log: int(log.stem))) for trial in trials]
     attempts = [attempt for attempts in found for attempt in attempts]
     return Repeated(
         epochs=sum(count for count, _ in attempts),
@@ -39,11 +41,11 @@ def repeated(arena: Arena, study: StudyRecord) -> Repeated:
     )
 
 
-def _repeated_by_attempt(log: Path) -> list[tuple[int, float]]:
+def _repeated_by_attempt(logs: Sequence[Path]) -> list[tuple[int, float]]:
     """For each attempt: how many of its epochs an earlier one had trained, and the seconds these took."""
     trained: set[int] = set()
     attempts: list[tuple[int, float]] = []
-    for line in log.read_text().splitlines():
+    for line in "".join(log.read_text() for log in logs).splitlines():
         if re.search(r"trial \d+, attempt \d+", line):
             attempts.append((0, 0.0))
         elif epoch := re.search(r"epoch (\d+)  .*  ([\d.]+) s$", line):

@@ -164,11 +164,11 @@ def unreadable(arena: Arena, study: StudyRecord) -> list[str]:
 
 
 def assert_artifacts_are_swept(arena: Arena, study: StudyRecord) -> None:
-    """What is left of each trial is its last checkpoint and its log."""
+    """What is left of each trial is its last checkpoint and its logs."""
     pointers = arena.rows("SELECT checkpoint FROM tuner.lease WHERE study_id = %(s)s", s=study.study_id)
     folder = arena.artifacts / study.folder
     files = {str(path.relative_to(arena.artifacts)) for path in folder.rglob("*") if path.is_file()}
-    assert {file for file in files if not file.endswith("log.txt")} == {row.checkpoint for row in pointers}
+    assert {file for file in files if not file.endswith(".log")} == {row.checkpoint for row in pointers}
 
 
 def test_kills_while_checkpointing(arena: Arena, form: Form, figures: Figures) -> None:
@@ -194,7 +194,7 @@ def test_kills_while_checkpointing(arena: Arena, form: Form, figures: Figures) -
     checks.assert_attempts_recorded(arena, study)
     assert unreadable(arena, study) == []
     assert_artifacts_are_swept(arena, study)
-    logs = (arena.artifacts / study.folder).glob("*/log.txt")
+    logs = (arena.artifacts / study.folder).glob("*/*.log")
     anew = sum("begins anew" in log.read_text() for log in logs)
     assert anew == 0
     figures.update(kills=kills, deaths=checks.deaths(arena, study), unreadable=0)

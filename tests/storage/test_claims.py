@@ -225,6 +225,20 @@ class TestAttempts:
         db.execute("UPDATE tuner.pulse SET since = since - interval '31 seconds'")
         assert take(db, study, worker).held.attempt == 2
 
+    def test_a_lease_that_ran_out_while_nobody_reached_the_database_is_no_death(
+        self, db: Database, worker: UUID
+    ) -> None:
+        study = make_study(db, trials=1)
+        expire(db, take(db, study, make_worker(db)))
+        db.execute(
+            "UPDATE tuner.lease SET lease_until = clock_timestamp() - interval '9 minutes';"
+            "UPDATE tuner.pulse SET since = clock_timestamp() - interval '31 seconds'"
+        )
+        again = take(db, study, worker)
+        assert (again.held.attempt, again.deaths) == (2, 0)
+        (row,) = db.execute("SELECT ended, reason FROM tuner.attempt WHERE attempt = 1")
+        assert (row.ended, row.reason) == ("cut_off", "no worker reached the database any more")
+
     def test_short_silences_do_not_break_the_pulse(self, db: Database, worker: UUID) -> None:
         study = make_study(db, trials=1)
         expire(db, take(db, study, make_worker(db)))

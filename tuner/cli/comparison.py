@@ -87,7 +87,6 @@ def delete(context: Context, name: str, dry_run: bool, yes: bool) -> None:
     The table and the figures that `tuner compare` wrote stay.
     """
     with context.connect() as db:
-        from tuner.storage import artifacts
         from tuner.storage.comparisons import delete_comparison, get_comparison
         from tuner.storage.studies import spent
 
@@ -95,8 +94,9 @@ def delete(context: Context, name: str, dry_run: bool, yes: bool) -> None:
         trials = sum(spent(db, member.study_id).trials for member in members)
         what = f"comparison {name} with {len(members)} studies and {trials} trials"
         if is_agreed(what, dry_run=dry_run, yes=yes):
+            files = context.artifacts  # before anything is deleted: it may not open
             for study in delete_comparison(db, name):
-                artifacts.remove_study(context.settings.artifacts, study.folder)
+                files.remove_study(study.folder)
             context.note(f"deleted {what}")
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
     from tuner.settings import Settings
+    from tuner.storage.artifacts import ArtifactStore
     from tuner.storage.connection import Database
 
 
@@ -36,6 +38,16 @@ class Context:
         from tuner.storage.connection import Database
 
         return Database(url)
+
+    @cached_property
+    def artifacts(self) -> ArtifactStore:
+        """Where checkpoints and trials' logs are; what is fetched lives as long as this context.
+
+        Raises ArtifactError.
+        """
+        from tuner.storage.artifacts import open_store
+
+        return open_store(self.settings)
 
     @property
     def loudness(self) -> list[str]:

@@ -193,16 +193,15 @@ def set_(
 def delete(context: Context, name: str, dry_run: bool, yes: bool) -> None:
     """Delete the study NAME with its trials, checkpoints and logs."""
     with context.connect() as db:
-        from tuner.storage import artifacts
         from tuner.storage.studies import delete_study, get_study, spent
 
         study = get_study(db, name)
         trials = spent(db, study.study_id).trials
-        folder = context.settings.artifacts / study.folder
-        what = f"study {name} with {trials} trials" + (f", and {folder}" if folder.is_dir() else "")
+        files = context.artifacts.find_study(study.folder)
+        what = f"study {name} with {trials} trials" + (f", and {files}" if files else "")
         if is_agreed(what, dry_run=dry_run, yes=yes):
             delete_study(db, name)
-            artifacts.remove_study(context.settings.artifacts, study.folder)
+            context.artifacts.remove_study(study.folder)
             context.note(f"deleted {what}")
 
 

@@ -88,16 +88,22 @@ def logs(context: Context, study: str, trial: str, follow: bool) -> None:
 
         record = get_study(db, study)
         found = find_trial(db, record, trial)
-        log = TrialArtifacts(root=context.settings.artifacts, study=record.folder, trial_id=found.trial_id).log
-        if not log.is_file() and not follow:
-            raise NotFound(f"trial {found.number} has written nothing yet, or elsewhere: there is no {log}")
-        position = 0
+        store = context.artifacts
+        files = TrialArtifacts(root=store.root, study=record.folder, trial_id=found.trial_id)
+        attempt, position, something = 1, 0, False
         while True:
-            ended = find_trial(db, record, found.number).state.finished
-            position = _print_from(log, position)
-            if ended or not follow:
-                return
+            found = find_trial(db, record, found.number)  # first: once it has ended, its log is whole
+            while True:
+                position = _print_from(store.local(files.relative(files.log(attempt))), position)
+                something = something or position > 0
+                if attempt >= found.attempts:
+                    break
+                attempt, position = attempt + 1, 0
+            if found.state.finished or not follow:
+                break
             time.sleep(FOLLOW_SECONDS)
+        if not something and not follow:
+            raise NotFound(f"trial {found.number} has written nothing yet, or elsewhere than to {store.place}")
 
 
 @command.command(short_help="Run failed trials again.")
@@ -158,12 +164,10 @@ def export(context: Context, study: str, trial: str, folder: Path, force: bool) 
 
 def checkpoint_of(context: Context, trial: TrialRecord) -> Path:
     """The checkpoint with the weights of a trial's best epoch. Raises NotFound, ArtifactError."""
-    from tuner.storage.artifacts import resolve
-
     if trial.checkpoint is None:
         ended = f"{trial.outcome} after {trial.epochs} epochs" if trial.outcome else trial.state.lower()
         raise NotFound(f"trial {trial.number} has no checkpoint: it is {ended}, and none was written until then")
-    return resolve(context.settings.artifacts, trial.checkpoint)
+    return context.artifacts.fetch(trial.checkpoint)
 
 
 def _row(trial: TrialRecord) -> dict[str, Any]:

@@ -81,7 +81,7 @@ class LocalWorkers:
             **os.environ,
             "TUNER_DATABASE_URL": database_url,
             "TUNER_HOME": str(settings.home),
-            "TUNER_ARTIFACTS": str(settings.artifacts),
+            "TUNER_ARTIFACTS": settings.artifact_url or str(settings.artifacts),
         }
         self._logs = settings.artifacts / "workers"
         self._detached = detached

@@ -1,10 +1,10 @@
-"""Where checkpoints and logs are, below the artifacts folder that all workers share.
+"""Where checkpoints and logs are: below a folder that all workers share, or in an object store.
 
-    <study's folder>/<trial_id>/log.txt
+    <study's folder>/<trial_id>/<attempt>.log
     <study's folder>/<trial_id>/<attempt>/<epoch>.ckpt
 
-A study's folder is a UUID from the database and the rest are numbers: nothing that a user wrote becomes a path, and
-two databases may share a folder. The database stores paths relative to the artifacts folder.
+A study's folder is a UUID from the database and the rest are numbers: nothing that a user wrote becomes a path, two
+databases may share a place, and no two attempts write the same file. The database stores paths relative to the place.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuner.errors import ArtifactError
+from tuner.settings import Settings
+from tuner.storage.object_store import ObjectStore
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialArtifacts:
     """The files of one trial."""
 
-    root: Path  # the artifacts folder
+    root: Path  # of the store
     study: str  # the study's folder
     trial_id: int
 
@@ -31,75 +33,103 @@ class TrialArtifacts:
     def folder(self) -> Path:
         return self.root / self.study / str(self.trial_id)
 
-    @property
-    def log(self) -> Path:
-        return self.folder / "log.txt"
+    def log(self, attempt: int) -> Path:
+        return self.folder / f"{attempt}.log"
 
     def attempt(self, attempt: int) -> Path:
         """The folder of an attempt's checkpoints: no other attempt writes there."""
         return self.folder / str(attempt)
 
-    def relative(self, checkpoint: Path) -> str:
-        """A checkpoint's path as the database stores it."""
-        return checkpoint.relative_to(self.root).as_posix()
+    def relative(self, file: Path) -> str:
+        """A file's path as the database stores it."""
+        return file.relative_to(self.root).as_posix()
 
-    def sweep(self, attempt: int, checkpoint: str) -> None:
-        """Removes what is of no more use once the database points to this attempt's `checkpoint`.
 
-        That is all that earlier attempts left, and this one's earlier epochs. What cannot be removed now is left to
-        a later sweep, or to `remove_study`.
+@dataclass(frozen=True)
+class ArtifactFolder:
+    """A folder that all workers share: what the training writes there is where it stays."""
+
+    root: Path
+
+    @property
+    def place(self) -> str:
+        """As users know it."""
+        return str(self.root)
+
+    def check_writable(self) -> None:
+        """Makes the folder where it is missing and writes a file to it.
+
+        Raises ArtifactError with the path and the reason: no right to write, disk full, not a folder.
         """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self.root, prefix=".writable-") as file:
+                file.write(b"\0" * 4096)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise ArtifactError(f"cannot write to the artifacts folder {self.root}: {error.strerror}") from error
+
+    def local(self, stored: str) -> Path:
+        """The path on this machine of a file; nothing is there where it is missing."""
+        return self.root / stored
+
+    def fetch(self, stored: str) -> Path:
+        """The file behind a path that the database stores.
+
+        Raises ArtifactError where it is missing, or lies outside of the folder, a symlink's target included.
+        """
+        path = self.local(stored)
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            raise ArtifactError(f"{stored} lies outside of the artifacts folder {self.root}")
+        if not path.is_file():
+            raise ArtifactError(
+                f"{path} is missing; is {self.root} the artifacts folder that the workers use (TUNER_ARTIFACTS)?"
+            )
+        return path
+
+    def sweep(self, stored: str) -> None:
+        """Removes what is of no more use once the database points to the checkpoint `stored`.
+
+        That is all that earlier attempts left but their logs, and this one's earlier epochs. What cannot be removed
+        now is left to a later sweep, or to `remove_study`.
+        """
+        kept = self.root / stored
+        attempt = kept.parent
         with contextlib.suppress(OSError):
-            for folder in _folders(self.folder):
-                if folder.name.isdigit() and int(folder.name) < attempt:
+            for folder in _folders(attempt.parent):
+                if folder.name.isdigit() and int(folder.name) < int(attempt.name):
                     shutil.rmtree(folder, ignore_errors=True)
-            kept = self.root / checkpoint
-            for file in kept.parent.glob("*.ckpt"):
+            for file in attempt.glob("*.ckpt"):
                 if file.stem.isdigit() and int(file.stem) < int(kept.stem):
                     file.unlink()
 
+    def find_study(self, study: str) -> str | None:
+        """Where a study's files are, as users know the place; None where there are none."""
+        folder = self.root / study
+        return str(folder) if folder.is_dir() else None
 
-def resolve(root: Path, stored: str) -> Path:
-    """The file behind a path that the database stores.
+    def remove_study(self, study: str) -> None:
+        """Removes all files of a study.
 
-    Raises ArtifactError where it is missing, or lies outside of the artifacts folder, a symlink's target included.
-    """
-    path = root / stored
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise ArtifactError(f"{stored} lies outside of the artifacts folder {root}")
-    if not path.is_file():
-        raise ArtifactError(
-            f"{path} is missing; is {root} the artifacts folder that the workers use (TUNER_ARTIFACTS)?"
-        )
-    return path
-
-
-def check_writable(root: Path) -> None:
-    """Makes the artifacts folder where it is missing and writes a file to it.
-
-    Raises ArtifactError with the path and the reason: no right to write, disk full, not a folder.
-    """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=root, prefix=".writable-") as file:
-            file.write(b"\0" * 4096)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise ArtifactError(f"cannot write to the artifacts folder {root}: {error.strerror}") from error
+        Raises ArtifactError.
+        """
+        try:
+            shutil.rmtree(self.root / study)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise ArtifactError(f"cannot remove {error.filename}: {error.strerror}") from error
 
 
-def remove_study(root: Path, study: str) -> None:
-    """Removes all files of a study.
+ArtifactStore = ArtifactFolder | ObjectStore
 
-    Raises ArtifactError.
-    """
-    try:
-        shutil.rmtree(root / study)
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise ArtifactError(f"cannot remove {error.filename}: {error.strerror}") from error
+
+def open_store(settings: Settings) -> ArtifactStore:
+    """The place that TUNER_ARTIFACTS names. Raises ArtifactError where its URL cannot be used."""
+    if settings.artifact_url is None:
+        return ArtifactFolder(settings.artifacts)
+    return ObjectStore(settings.artifact_url, settings.scratch)
 
 
 def _folders(parent: Path) -> list[Path]:

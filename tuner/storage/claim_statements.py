@@ -6,6 +6,7 @@ Times are the server's own. A trial's lease row says whether it is held: `lease_
 
 CANCELLED_REASON = "the study was cancelled"
 LOST_REASON = "its worker was not heard of any more"
+CUT_OFF_REASON = "no worker reached the database any more"
 
 LOCK = "SELECT 1 FROM tuner.study WHERE study_id = %(study)s FOR UPDATE;"
 
@@ -44,9 +45,8 @@ WHERE study.study_id = %(study)s"""
 _DEATHS = "('lost', 'crashed', 'timed_out')"  # ends of an attempt that another attempt follows
 
 # A database that was away for half a lease may have kept live workers from renewing theirs: no lease is taken to have
-# run out before all had a whole one to renew it.
-_UNBROKEN = """EXISTS (SELECT FROM tuner.pulse, me
-    WHERE pulse.last > clock_timestamp() - me.lease / 2 AND pulse.since < clock_timestamp() - me.lease)"""
+# run out before all had a whole one to renew it. Where it ran out while nobody reached the database, that is no death.
+_UNBROKEN = "pulse.last > clock_timestamp() - me.lease / 2 AND pulse.since < clock_timestamp() - me.lease"
 
 # Workers on which the trial has not died yet, this one included.
 _ELSEWHERE = """EXISTS (
@@ -80,7 +80,7 @@ WITH me AS (
 ), answered AS (
     SELECT * FROM tuner.lease WHERE study_id = %(study)s AND request = %(request)s AND {_OPEN}
 ), free AS (
-    SELECT lease.* FROM tuner.lease, spent
+    SELECT lease.*, lease.lease_until > pulse.since AS died FROM tuner.lease, tuner.pulse, me, spent
     WHERE lease.study_id = %(study)s AND lease.outcome IS NULL AND spent.state <> 'paused'
         AND NOT EXISTS (SELECT FROM answered)
         AND CASE WHEN lease.lease_until IS NULL THEN NOT ({_SPARED})
@@ -88,11 +88,12 @@ WITH me AS (
     ORDER BY lease.lease_until IS NULL, lease.number LIMIT 1
     FOR UPDATE OF lease SKIP LOCKED
 ), lost AS (
-    UPDATE tuner.attempt SET ended = 'lost', ended_at = free.lease_until, reason = '{LOST_REASON}'
+    UPDATE tuner.attempt SET ended_at = free.lease_until, ended = CASE WHEN free.died THEN 'lost' ELSE 'cut_off' END,
+        reason = CASE WHEN free.died THEN '{LOST_REASON}' ELSE '{CUT_OFF_REASON}' END
     FROM free WHERE attempt.trial_id = free.trial_id AND attempt.attempt = free.attempt AND free.lease_until IS NOT NULL
 ), taken AS (
     UPDATE tuner.lease SET worker_id = me.worker_id, request = %(request)s, attempt = lease.attempt + 1,
-        deaths = lease.deaths + (lease.lease_until IS NOT NULL)::int, seconds = lease.seconds + {SECONDS_HELD},
+        deaths = lease.deaths + coalesce(free.died, false)::int, seconds = lease.seconds + {SECONDS_HELD},
         lease_until = clock_timestamp() + me.lease, started_at = clock_timestamp()
     FROM free, me WHERE lease.trial_id = free.trial_id RETURNING lease.*
 ), gone_on AS (
@@ -122,7 +123,7 @@ WITH me AS (
 ), died AS (  -- what `lost` has just written is not seen here
     SELECT attempt.attempt, attempt.worker_id, attempt.ended, attempt.reason FROM tuner.attempt, claimed
     WHERE attempt.trial_id = claimed.trial_id AND attempt.attempt < claimed.attempt
-        AND (attempt.ended IS NULL OR attempt.ended IN {_DEATHS})
+        AND (attempt.ended IN {_DEATHS} OR (attempt.ended IS NULL AND (SELECT died FROM free)))
 )
 SELECT coalesce(finished.state, spent.state) AS state, spent.open, claimed.trial_id, claimed.number, claimed.attempt,
     claimed.deaths, claimed.checkpoint,

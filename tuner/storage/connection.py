@@ -153,7 +153,7 @@ class Database:
         if code == READ_ONLY:
             return DatabaseError(f"PostgreSQL at {place} is read-only (a standby, or set so): {line}")
         if code == NO_SPACE:
-            return DatabaseError(f"the disk of PostgreSQL at {place} is full: {line}")
+            return DatabaseLost(f"the disk of PostgreSQL at {place} is full: {line}")
         if code == NOT_ALLOWED:
             return DatabaseError(f"PostgreSQL at {place}, user {self.address.user or '(the default)'}: {line}")
         if code in NO_TABLE:

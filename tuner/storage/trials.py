@@ -50,7 +50,7 @@ class AttemptRecord:
     worker: str | None  # "host:process"
     started_at: datetime
     ended_at: datetime | None
-    ended: str | None  # an outcome, "given_back" or "lost"; None: it goes on
+    ended: str | None  # an outcome, "given_back", "lost" or "cut_off"; None: it goes on
     reason: str | None
 
 
@@ -144,7 +144,7 @@ def trial_details(db: Database, study: StudyRecord, which: str | int) -> TrialDe
 
 
 def interruptions(db: Database, study: StudyRecord) -> dict[str, int]:
-    """How the attempts ended that did not end their trial, and how often: lost, crashed, timed_out, given_back."""
+    """How the attempts ended that did not end their trial, and how often: given_back, lost …"""
     return {row.ended: row.times for row in db.execute(_ENDS, study=study.study_id)}
 
 

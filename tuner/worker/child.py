@@ -54,6 +54,8 @@ class Training(Protocol):
 def main(sock: socket.socket, progress: SharedProgress, training: str, device: str, slot: int) -> None:
     """The life of a child; ends when its supervisor is gone. `training` names a Training: "package.module:Name"."""
     os.setsid()  # so that it can be killed with all that users' code may start
+    with contextlib.suppress(OSError):  # where memory runs out, the system is to end this one and not the supervisor
+        Path("/proc/self/oom_score_adj").write_text("500")
     connection = _Connection(sock)
     threading.Thread(target=connection.listen, daemon=True).start()
     try:

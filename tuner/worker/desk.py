@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +12,6 @@ from tuner.search.pruners import Pruner, with_curve
 from tuner.spec.space import Point
 from tuner.states import Outcome
 from tuner.storage import claims
-from tuner.storage.artifacts import TrialArtifacts
 from tuner.storage.claims import Ending, Held, Nothing, Progress
 from tuner.storage.connection import Database
 from tuner.storage.history import HistoryReader
@@ -39,11 +37,14 @@ class _Trial:
 
 
 class StudyDesk:
-    def __init__(self, study: StudyRecord, artifacts: Path) -> None:
-        """Raises InvalidInput for a study that this version of tuner must not touch or does not understand."""
+    def __init__(self, study: StudyRecord, sweep: Callable[[str], None]) -> None:
+        """`sweep` removes the files that a stored checkpoint makes useless.
+
+        Raises InvalidInput for a study that this version of tuner must not touch or does not understand.
+        """
         check_version(study)
         self._study = study
-        self._artifacts = artifacts
+        self._sweep = sweep
         self._spec = spec = study.spec
         self._reader = HistoryReader(study.study_id, spec.objective.direction)
         self._pruner = Pruner(spec.search, spec.epochs)
@@ -119,8 +120,7 @@ class StudyDesk:
         if claims.report(db, held, Progress(curve=written, checkpoint=checkpoint, attributes=seen.attributes)):
             self._trials[held] = seen
             if checkpoint is not None:
-                files = TrialArtifacts(root=self._artifacts, study=self._study.folder, trial_id=held.trial_id)
-                files.sweep(held.attempt, checkpoint)
+                self._sweep(checkpoint)
             return None
         del self._trials[held]
         return Refused(held=held)

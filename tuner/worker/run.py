@@ -7,14 +7,18 @@ import platform
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import uuid4
 
 from tuner import __version__
 from tuner.settings import Settings
-from tuner.storage import artifacts, workers
+from tuner.storage import workers
+from tuner.storage.artifacts import open_store
 from tuner.storage.connection import Database
+from tuner.storage.object_store import ObjectStore
 from tuner.storage.studies import get_study
 from tuner.storage.url import parse
+from tuner.worker.artifact_thread import ArtifactThread
 from tuner.worker.children import Child, prepare_fork_server
 from tuner.worker.events import Terminate
 from tuner.worker.loop import EventLoop
@@ -43,7 +47,8 @@ def run_worker(database_url: str, settings: Settings, studies: Sequence[str], op
     """
     db = Database(_without_environment(database_url), application="tuner worker")
     serve = [get_study(db, name) for name in studies] or None
-    artifacts.check_writable(settings.artifacts)
+    store = open_store(settings)
+    store.check_writable()
     worker_id = uuid4()
     workers.register(
         db,
@@ -60,14 +65,19 @@ def run_worker(database_url: str, settings: Settings, studies: Sequence[str], op
     loop.catch_signals()
     if options.stop_with_stdin:
         threading.Thread(target=_watch_stdin, args=(loop,), daemon=True).start()
-    storage = StorageThread(db, worker_id, serve, settings.artifacts, loop.answer, settings.heartbeat_seconds)
+    make_storage = partial(StorageThread, db, worker_id, serve, heartbeat_seconds=settings.heartbeat_seconds)
+    storage: StorageThread | ArtifactThread
+    if isinstance(store, ObjectStore):
+        storage = ArtifactThread(store, make_storage, loop.answer)
+    else:
+        storage = make_storage(sweep=store.sweep, answer=loop.answer)
     storage.start()
     prepare_fork_server(options.training)
     return Supervisor(
         storage,
         loop,
         slots=min(options.slots, options.count or options.slots),
-        artifacts=settings.artifacts,
+        artifacts=store.root,
         start_child=lambda slot: Child(options.training, options.device, slot, options.hang_seconds),
         count=options.count,
         time_limit=options.time_limit,

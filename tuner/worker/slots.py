@@ -53,7 +53,7 @@ class Slot:
                 config=claimed.config,
                 folder=str(work.files.attempt(held.attempt)),
                 resume=str(work.files.root / resume) if resume else None,
-                log=str(work.files.log),
+                log=str(work.files.log(held.attempt)),
             )
         )
 

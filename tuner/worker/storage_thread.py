@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
@@ -41,7 +40,7 @@ class ClaimNext:
 class Report:
     held: Held
     curve: Mapping[int, float]
-    checkpoint: str | None  # below the artifacts folder
+    checkpoint: str | None  # below the artifacts' place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +79,7 @@ class StorageThread(threading.Thread):
         db: Database,
         worker_id: UUID,
         studies: Sequence[StudyRecord] | None,
-        artifacts: Path,
+        sweep: Callable[[str], None],  # removes the files that a stored checkpoint makes useless
         answer: Callable[[StorageAnswer], None],
         heartbeat_seconds: float,
     ) -> None:
@@ -88,7 +87,7 @@ class StorageThread(threading.Thread):
         self._db = db
         self._worker_id = worker_id
         self._studies = studies
-        self._artifacts = artifacts
+        self._sweep = sweep
         self._answer = answer
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self._desks: dict[int, StudyDesk] = {}
@@ -186,7 +185,7 @@ class StorageThread(threading.Thread):
     def _desk(self, study: StudyRecord) -> StudyDesk | None:
         if study.study_id not in self._desks and study.study_id not in self._not_understood:
             try:
-                self._desks[study.study_id] = StudyDesk(study, self._artifacts)
+                self._desks[study.study_id] = StudyDesk(study, self._sweep)
             except InvalidInput as error:
                 if self._studies is not None:
                     raise

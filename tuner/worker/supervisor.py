@@ -17,6 +17,7 @@ from tuner.errors import ArtifactError, DataError, TunerError, WorkersFailed, Wo
 from tuner.states import Outcome, StudyState
 from tuner.storage.artifacts import TrialArtifacts
 from tuner.storage.claims import Held
+from tuner.worker.artifact_thread import ArtifactThread
 from tuner.worker.children import Child
 from tuner.worker.events import (
     ChildLost,
@@ -60,7 +61,7 @@ class Ended(Enum):
 class Supervisor:
     def __init__(
         self,
-        storage: StorageThread,
+        storage: StorageThread | ArtifactThread,
         loop: EventLoop,
         *,
         slots: int,
@@ -313,4 +314,5 @@ class Supervisor:
         for slot in self._slots:
             slot.child.kill()
         self._storage.post(Close(reason=None if self._failure is None else str(self._failure)))
-        self._storage.join(EXIT_SECONDS)
+        left = 0.0 if self._drain_until is None or self._at_once else self._drain_until - time.monotonic()
+        self._storage.join(EXIT_SECONDS + max(0.0, left))  # of the grace, for checkpoints that are being uploaded

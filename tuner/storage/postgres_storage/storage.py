@@ -241,9 +241,9 @@ class PostgresStorage(StudyStorage):
     def _write(self, trial_id: int, changes: Changes, state: TrialState | None = None) -> None:
         """Writes at once, with what has waited, and gives the trial its next state, if any."""
         with self._alone():
-            waited = self._behind.pop(trial_id, Changes())
+            waited = self._behind.pop(trial_id, None)
             whole = Changes()
-            whole.add(waited)
+            whole.add(waited or whole)
             whole.add(changes)
             statement = sql.write_trial(whole) if state is None else sql.move_trial(whole)
             try:
@@ -251,7 +251,8 @@ class PostgresStorage(StudyStorage):
                     statement, trial=trial_id, state=state.name if state else None, **whole.arguments()
                 )
             except DatabaseLost:
-                self._behind[trial_id] = waited
+                if waited:
+                    self._behind[trial_id] = waited
                 raise
             study = self._studies.get(self._study_of.get(trial_id, -1))
             if rows and study:

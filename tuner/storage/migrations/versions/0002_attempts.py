@@ -33,7 +33,7 @@ CREATE TABLE tuner.attempt (                                    -- each start of
     worker_id  uuid REFERENCES tuner.worker (worker_id) ON DELETE SET NULL,
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     ended_at   timestamptz,
-    ended      text,                                            -- an outcome, given_back or lost; null: it goes on
+    ended      text,                            -- an outcome, given_back, lost or cut_off; null: it goes on
     reason     text,
     PRIMARY KEY (trial_id, attempt)
 );

@@ -1,0 +1,315 @@
+"""What it costs to keep a study in PostgreSQL: Optuna's RDBStorage, its gRPC proxy, PostgresStorage, tuner's worker.
+
+    pip install -e '.[benchmarks]'
+    python benchmarks/storage.py                # about 20 minutes, on a quiet machine
+    python benchmarks/storage.py --quick        # four minutes, to see that it works
+
+All contestants use one embedded PostgreSQL of this run's own, fsync on. TPE, a median pruner, 5 parameters, 20 epochs
+a trial, each reported and judged alone; nothing is trained, so this is the most that any storage could cost. Their
+order changes from round to round. Four tables:
+
+    messages       to the server, and statements in them, by operation of one trial: the server's own log
+    trials/s       of 1 and of 8 processes, on a study that begins with 100 trials
+    cold start     of a new process on a study of 5,000 trials: until its storage has read all of them, and until the
+                   first trial has its point; then 8 processes at once, until the last one has
+    ask            and suggest, by the trials that the study has: in the storage, and in the sampler's arithmetic
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import multiprocessing
+import os
+import platform
+import re
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import optuna
+from storage_contestants import CONTESTANTS, RDB, Place, Session, make_study, opened, spec
+
+from tuner.storage.connection import Database
+from tuner.storage.server import EmbeddedServer
+
+EPOCHS = spec("storage").epochs
+FILLED = 100  # trials that a study of the throughput table begins with
+OPERATIONS = ("ask", "suggest", "report", "should_prune", "tell")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    rounds: int
+    seconds: float  # of each measurement of throughput
+    processes: Sequence[int]
+    cold_trials: int
+    sizes: Sequence[int]  # of studies, for the latency of ask
+    asks: int
+
+
+FULL = Form(rounds=3, seconds=30, processes=(1, 8), cold_trials=5000, sizes=(0, 1000, 5000), asks=20)
+QUICK = Form(rounds=1, seconds=4, processes=(1, 8), cold_trials=500, sizes=(0, 500), asks=5)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a short form, to see that it works")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
+    options = parser.parse_args()
+    form = QUICK if options.quick else FULL
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with tempfile.TemporaryDirectory(prefix="tuner-benchmark-") as home:
+        Path(home).chmod(0o711)  # root's PostgreSQL runs as another user
+        server = EmbeddedServer(Path(home) / "postgres")
+        url = server.start()
+        try:
+            results: dict[str, Any] = {"machine": machine(url), "form": vars(form)}
+            results["messages"] = {name: messages(name, url, server.folder / "log") for name in CONTESTANTS}
+            results["throughput"] = interleaved(
+                form.rounds, [functools.partial(throughput, url=url, form=form, processes=n) for n in form.processes]
+            )
+            results["cold"] = interleaved(form.rounds, [functools.partial(cold_start, url=url, form=form)])
+            results["ask"] = interleaved(
+                form.rounds, [functools.partial(ask_latency, url=url, form=form, trials=size) for size in form.sizes]
+            )
+        finally:
+            server.stop()
+    if options.json:
+        print(json.dumps(results, indent=2))
+    else:
+        show(results, form)
+
+
+def interleaved(
+    rounds: int, measurements: list[Callable[[str], dict[str, float]]]
+) -> dict[str, dict[str, list[float]]]:
+    """contestant -> quantity -> a value for each round; every round has another order."""
+    names = list(CONTESTANTS)
+    measured: dict[str, dict[str, list[float]]] = {name: {} for name in names}
+    for turn in range(rounds):
+        for measure in measurements:
+            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+                for quantity, value in measure(name).items():
+                    measured[name].setdefault(quantity, []).append(value)
+    return measured
+
+
+# --- messages --------------------------------------------------------------------------------------------------------
+
+
+def messages(contestant: str, url: str, log: Path) -> dict[str, tuple[float, float]]:
+    """operation -> (messages, statements) of one call, as the server logs them; the mean of three trials."""
+    study = make_study(url, contestant, FILLED)
+    counted: dict[str, list[tuple[int, int]]] = {operation: [] for operation in OPERATIONS}
+
+    @contextmanager
+    def counting(operation: str) -> Iterator[None]:
+        start = log.stat().st_size
+        yield
+        logged = re.findall(
+            r"LOG:  statement: (.*?)(?=^\S|\Z)", log.read_bytes()[start:].decode(), re.DOTALL | re.MULTILINE
+        )
+        statements = [part.strip() for message in logged for part in message.split(";") if part.strip()]
+        work = [part for part in statements if not re.match("BEGIN|COMMIT|ROLLBACK", part)]
+        counted[operation].append((len(logged), len(work)))
+
+    with Database(url) as db:
+        db.execute("ALTER DATABASE tuner SET log_statement = 'all'")
+        try:
+            with opened(contestant, url) as place:
+                session = CONTESTANTS[contestant](place, study)
+                train(session)
+                for _ in range(3):
+                    train(session, around=counting)
+        finally:
+            db.execute("ALTER DATABASE tuner RESET log_statement")
+    return {
+        operation: (statistics.fmean(m for m, _ in counts), statistics.fmean(s for _, s in counts))
+        for operation, counts in counted.items()
+    }
+
+
+@contextmanager
+def unobserved(operation: str) -> Iterator[None]:
+    yield
+
+
+def train(session: Session, *, until: float = float("inf"), around: Any = unobserved) -> int:
+    """One trial, without training; gives the epochs it came to before `until`, on time.perf_counter."""
+    with around("ask"):
+        trial = session.ask()
+    with around("suggest"):
+        session.suggest(trial)
+    for epoch in range(1, EPOCHS + 1):
+        with around("report"):
+            session.report(trial, epoch)
+        with around("should_prune"):
+            session.should_prune(trial)
+        if time.perf_counter() > until:
+            return epoch
+    with around("tell"):
+        session.tell(trial)
+    return EPOCHS
+
+
+# --- trials/s --------------------------------------------------------------------------------------------------------
+
+
+def throughput(contestant: str, *, url: str, form: Form, processes: int) -> dict[str, float]:
+    study = make_study(url, contestant, FILLED)
+    with opened(contestant, url) as place:
+        rates = spawned(processes, _work, contestant, place, study, form.seconds)
+    return {counted(processes): sum(rates)}
+
+
+def _work(start: Barrier, contestant: str, place: Place, study: str, seconds: float) -> float:
+    session = CONTESTANTS[contestant](place, study)
+    train(session)
+    start.wait()
+    began = time.perf_counter()
+    epochs = 0
+    while time.perf_counter() < began + seconds:
+        epochs += train(session, until=began + seconds)
+    return epochs / EPOCHS / (time.perf_counter() - began)
+
+
+def spawned(processes: int, work: Callable[..., float], *arguments: Any) -> list[float]:
+    """What each process returns; they meet at a barrier, imports done."""
+    spawn = multiprocessing.get_context("spawn")
+    start, answers = spawn.Barrier(processes), spawn.SimpleQueue()
+    workers = [spawn.Process(target=_answer, args=(answers, work, start, *arguments)) for _ in range(processes)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if any(worker.exitcode for worker in workers):
+        raise SystemExit(f"{arguments[0]}: a process failed")
+    return [answers.get() for _ in workers]
+
+
+def _answer(answers: Any, work: Callable[..., float], *arguments: Any) -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    answers.put(work(*arguments))
+
+
+# --- cold start ------------------------------------------------------------------------------------------------------
+
+
+def cold_start(contestant: str, *, url: str, form: Form) -> dict[str, float]:
+    study = make_study(url, contestant, form.cold_trials)
+    seconds = {}
+    for processes in form.processes:
+        with opened(contestant, url) as place:
+            seconds[counted(processes)] = max(spawned(processes, _begin, contestant, place, study))
+    return seconds
+
+
+def _begin(start: Barrier, contestant: str, place: Place, study: str) -> float:
+    """Seconds until the first trial has its point: all trials are read for it."""
+    _imports()
+    start.wait()
+    began = time.perf_counter()
+    session = CONTESTANTS[contestant](place, study)
+    session.suggest(session.ask())
+    return time.perf_counter() - began
+
+
+def _imports() -> None:
+    """What the contestants import when first used is no part of their start."""
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(n_startup_trials=1), storage="sqlite:///:memory:")
+    for _ in range(3):
+        study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+
+
+# --- ask -------------------------------------------------------------------------------------------------------------
+
+
+def ask_latency(contestant: str, *, url: str, form: Form, trials: int) -> dict[str, float]:
+    """Medians, in milliseconds."""
+    study = make_study(url, contestant, trials)
+    storage, arithmetic = [], []
+    with opened(contestant, url) as place:
+        session = CONTESTANTS[contestant](place, study)
+        train(session)
+        for _ in range(form.asks):
+            before, start = session.storage_seconds, time.perf_counter()
+            trial = session.ask()
+            session.suggest(trial)
+            total = time.perf_counter() - start
+            storage.append(session.storage_seconds - before)
+            arithmetic.append(total - storage[-1])
+            session.report(trial, 1)
+            session.tell(trial)
+    return {
+        f"{trials} storage": 1000 * statistics.median(storage),
+        f"{trials} arithmetic": 1000 * statistics.median(arithmetic),
+    }
+
+
+def counted(processes: int) -> str:
+    return "1 process" if processes == 1 else f"{processes} processes"
+
+
+# --- showing ---------------------------------------------------------------------------------------------------------
+
+
+def machine(url: str) -> dict[str, Any]:
+    with Database(url) as db:
+        (row,) = db.execute("SELECT current_setting('server_version') AS version, current_setting('fsync') AS fsync")
+    names = (
+        re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else []
+    )
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "processor": names[0] if names else platform.machine(),
+        "python": platform.python_version(),
+        "optuna": optuna.__version__,
+        "postgresql": row.version,
+        "fsync": row.fsync,
+    }
+
+
+def show(results: dict[str, Any], form: Form) -> None:
+    print(", ".join(f"{key} {value}" for key, value in results["machine"].items()))
+    print(f"n = {form.rounds} interleaved rounds; medians (min-max)\n")
+    print(f"{'messages (statements)':26}" + "".join(f"{operation:>14}" for operation in OPERATIONS))
+    for name, counts in results["messages"].items():
+        cells = (f"{counts[operation][0]:.3g} ({counts[operation][1]:.3g})" for operation in OPERATIONS)
+        print(f"{name:26}" + "".join(f"{cell:>14}" for cell in cells))
+    table("trials/s", results["throughput"], more_is_better=True)
+    table(f"cold start at {form.cold_trials} trials, s", results["cold"], more_is_better=False)
+    columns = [f"{size} trials" for size in form.sizes]
+    print(f"\n{'ask and suggest, ms':36}" + "".join(f"{column:>22}" for column in columns) + f"{'growth':>10}")
+    for name, quantities in results["ask"].items():
+        for part in ("storage", "arithmetic"):
+            row = [quantities[f"{size} {part}"] for size in form.sizes]
+            growth = statistics.median(row[-1]) / statistics.median(row[0])
+            print(f"{name:25} {part:10}" + "".join(f"{spread(values):>22}" for values in row) + f"{growth:8.2f} x")
+
+
+def table(title: str, measured: dict[str, dict[str, list[float]]], *, more_is_better: bool) -> None:
+    """With how much better than RDBStorage a contestant is, in each column."""
+    print(f"\n{title:36}" + "".join(f"{quantity:>32}" for quantity in measured[RDB]))
+    for name, quantities in measured.items():
+        cells = []
+        for quantity, values in quantities.items():
+            median, base = statistics.median(values), statistics.median(measured[RDB][quantity])
+            ratio = median / base if more_is_better else base / median
+            cells.append(f"{spread(values)} {ratio:6.1f} x")
+        print(f"{name:36}" + "".join(f"{cell:>32}" for cell in cells))
+
+
+def spread(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.3g} ({min(values):.3g}-{max(values):.3g})"
+
+
+if __name__ == "__main__":
+    main()
