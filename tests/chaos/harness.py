@@ -184,12 +184,10 @@ class Arena:
         training: str = STUB,
         url: str | None = None,
         limits: Mapping[str, int] | None = None,
-        artifacts: Path | None = None,
     ) -> Process:
         """A worker that serves these studies. `limits` are the system's, by their names."""
-        environment = {**(behaviour or Behaviour()).environment, "TUNER_ARTIFACTS": str(artifacts or self.artifacts)}
-        arguments = {"studies": studies, "slots": slots, "training": training, "limits": dict(limits or {})}
-        return self._fork("worker", environment, {"url": url or self.url, **arguments})
+        arguments = {"url": url or self.url, "studies": studies, "slots": slots, "training": training}
+        return self._fork("worker", (behaviour or Behaviour()).environment, {**arguments, "limits": limits or {}})
 
     def _fork(self, program: str, environment: Mapping[str, str], arguments: Mapping[str, Any]) -> Process:
         log = self.home / f"{program}-{len(self.processes)}.log"
@@ -247,7 +245,11 @@ class Arena:
         for process in self.processes:
             process.kill()
         self.db.close()
-        until(lambda: not self.orphans(), "children end with their supervisors", 20)
+        try:
+            until(lambda: not self.orphans(), "children end with their supervisors", 20)
+        finally:
+            for orphan in self.orphans():
+                os.kill(orphan, signal.SIGKILL)
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = 60.0, pause: float = POLL_SECONDS) -> None:

@@ -24,9 +24,9 @@ from tuner.worker.run import WorkerOptions, run_worker
 INTERRUPTED = 130
 
 
-def worker(url: str, studies: Sequence[str], slots: int, training: str, limits: dict[str, int] | None = None) -> int:
+def worker(url: str, studies: Sequence[str], slots: int, training: str, limits: dict[str, int]) -> int:
     """`tuner worker start`, with a training of one's own. `limits`: of the system, by their names (RLIMIT_AS)."""
-    for name, value in (limits or {}).items():
+    for name, value in limits.items():
         resource.setrlimit(getattr(resource, name), (value, value))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s  %(message)s")
     try:

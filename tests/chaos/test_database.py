@@ -72,7 +72,7 @@ def test_lost_answers(arena: Arena, form: Form, figures: Figures, proxy: Proxy) 
     """Also to those who say that a trial's process has died: each death is counted once."""
     cuts, kills = form((20, 4), (200, 40))
     study = arena.study(budget__trials=100_000, training__epochs=EPOCHS)
-    behaviour = Behaviour(epoch_seconds=0.05, checkpoint_epochs=2)
+    behaviour = Behaviour(epoch_seconds=0.1, checkpoint_epochs=2)
     killer = Killer(arena, study, behaviour, form.random, {"url": proxy.url}, supervisors_share=0.0)
     killer.start(4)
     until(lambda: arena.epochs(study) > 0, "a first epoch")

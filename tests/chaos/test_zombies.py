@@ -13,6 +13,7 @@ from tests.chaos import audit, checks
 from tests.chaos.harness import Arena, Figures, Form, Process, until
 from tests.chaos.stub import Behaviour
 from tuner.states import StudyState
+from tuner.storage.connection import Row
 from tuner.storage.steering import set_state
 
 
@@ -49,7 +50,7 @@ def freeze(arena: Arena, worker: Process, rng: random.Random) -> Zombie | None:
 
 
 def test_zombies(arena: Arena, form: Form, figures: Figures) -> None:
-    rounds, at_once, others = form((1, 3, 3), (10, 10, 10))
+    goal, at_once, others = form((3, 3, 3), (100, 10, 10))
     rng = form.random
     audit.install(arena)
     study = arena.study(budget__trials=10_000, training__epochs=20)
@@ -60,18 +61,16 @@ def test_zombies(arena: Arena, form: Form, figures: Figures) -> None:
     ]
     time.sleep(form.lease_seconds)  # nothing is reaped before the database was seen alive for so long
     zombies = 0
-    for _ in range(rounds):
+    while zombies < goal:
         chosen: dict[int, Zombie] = {}
         while len(chosen) < at_once:
             worker = rng.choice(workers)
             if worker.pid not in chosen and (zombie := freeze(arena, worker, rng)) is not None:
                 chosen[worker.pid] = zombie
             time.sleep(0.01)
-        for zombie in chosen.values():
-            until(lambda zombie=zombie: _taken(arena, zombie), "its trial is another's")  # type: ignore[misc]
+        zombies += sum(_lost_its_trial(arena, zombie) for zombie in chosen.values())
         for zombie in chosen.values():
             zombie.thaw()
-        zombies += len(chosen)
         time.sleep(1.0)
     set_state(arena.db, study.name, StudyState.STOPPING)
     until(lambda: arena.finished(study), "the study ends")
@@ -88,6 +87,12 @@ def test_zombies(arena: Arena, form: Form, figures: Figures) -> None:
     figures.update(zombies=zombies, refused=refused, accepted=0, of_writes=writes)
 
 
-def _taken(arena: Arena, zombie: Zombie) -> bool:
-    attempt = arena.number("SELECT attempt FROM tuner.lease WHERE trial_id = %(t)s", t=zombie.trial_id)
-    return bool(attempt > zombie.attempt)
+def _lost_its_trial(arena: Arena, zombie: Zombie) -> bool:
+    """Waits until another attempt has the trial; False where it had ended just before its worker was stopped."""
+
+    def now() -> Row:
+        (row,) = arena.rows("SELECT attempt, outcome FROM tuner.lease WHERE trial_id = %(t)s", t=zombie.trial_id)
+        return row
+
+    until(lambda: now().attempt > zombie.attempt or now().outcome is not None, "another has its trial")
+    return bool(now().attempt > zombie.attempt)
