@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.chaos import audit, checks
@@ -202,11 +201,15 @@ def test_kills_while_checkpointing(arena: Arena, form: Form, figures: Figures) -
 
 def _writer(arena: Arena, study: StudyRecord) -> int | None:
     """A child that writes a checkpoint now, of a trial that may die once more."""
-    for path in (arena.artifacts / study.folder).glob("*/*/*.unfinished"):
-        trial_id, pid = int(path.parent.parent.name), int(path.name.split(".")[-2])
-        deaths = arena.number("SELECT deaths FROM tuner.lease WHERE trial_id = %(t)s", t=trial_id)
-        if deaths < checks.SURVIVED_DEATHS and psutil.pid_exists(pid):
-            return pid
+    trains = arena.rows(
+        "SELECT trial_id, attempt FROM tuner.lease WHERE lease_until IS NOT NULL AND deaths < %(limit)s",
+        limit=checks.SURVIVED_DEATHS,
+    )
+    for row in trains:
+        with contextlib.suppress(FileNotFoundError):  # no checkpoint yet
+            for path in (arena.artifacts / study.folder / f"{row.trial_id}" / f"{row.attempt}").iterdir():
+                if path.suffix == ".unfinished":
+                    return int(path.name.split(".")[-2])
     return None
 
 
