@@ -21,9 +21,9 @@ import psutil
 from tests.chaos.stub import TRAINING as STUB
 from tests.chaos.stub import Behaviour
 from tests.chaos.zygote import EXIT_SUFFIX
-from tuner.errors import DatabaseLost
 from tuner.spec.study import read_spec
 from tuner.storage.connection import Database, Row
+from tuner.storage.retry import until_answered
 from tuner.storage.server import EmbeddedServer
 from tuner.storage.steering import launch_study
 from tuner.storage.studies import StudyRecord
@@ -202,10 +202,7 @@ class Arena:
 
     def rows(self, statement: str, **values: Any) -> list[Row]:
         """What the database says, also where it was restarted since the last look."""
-        try:
-            return self.db.execute(statement, **values)
-        except DatabaseLost:
-            return self.db.execute(statement, **values)
+        return until_answered(lambda: self.db.execute(statement, **values))
 
     def number(self, statement: str, **values: Any) -> Any:
         """The single value of a single row."""
