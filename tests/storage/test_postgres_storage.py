@@ -498,6 +498,22 @@ def test_deleting_a_study_that_workers_serve(db: Database, storage: PostgresStor
     assert not claims.tell(db, claimed.held, Ending(outcome=Outcome.COMPLETE, value=0.5))
 
 
+def test_deleting_a_study_waits_for_a_worker_that_writes(
+    db: Database, storage: PostgresStorage, claimed: Claim, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Workers lock a lease before its trial."""
+    deleting = threading.Thread(target=storage.delete_study, args=[claimed.held.study_id])
+    with Database(storage._url) as worker, worker.transaction():
+        worker.execute("UPDATE tuner.lease SET lease_until = NULL")
+        deleting.start()
+        blocked = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        until(lambda: db.execute(blocked))
+        worker.execute("UPDATE trials SET state = 'WAITING'")
+    deleting.join()
+    assert "deadlock" not in caplog.text
+    assert storage.get_all_studies() == []
+
+
 # --- the rest --------------------------------------------------------------------------------------------------------
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tuner.storage import study_statements
+from tuner.storage.claim_statements import UTC_NOW
 from tuner.storage.frozen import COLUMNS, DETAILS, REQUEST_KEY
 from tuner.storage.postgres_storage.changes import Changes
-
-_UTC_NOW = "clock_timestamp() AT TIME ZONE 'utc'"  # Optuna keeps naive times in UTC
 
 # --- studies ---------------------------------------------------------------------------------------------------------
 
@@ -24,11 +23,12 @@ SELECT study.study_id, given.place - 1, given.direction::studydirection
 FROM study, unnest(%(directions)s::text[]) WITH ORDINALITY AS given (direction, place);
 SELECT study_id FROM studies WHERE study_name = %(name)s"""
 
-# Locks in the order of `tuner study delete`; claims, new trials and writes that have begun are waited for, so that
-# no row comes in behind the deletion.
+# Locks in the order of the workers, a lease before its trial; claims, new trials and writes that have begun are waited
+# for, so that no row comes in behind the deletion.
 DELETE_STUDY = f"""
 SELECT FROM tuner.study WHERE study_id = %(study)s FOR UPDATE;
 SELECT FROM studies WHERE study_id = %(study)s FOR UPDATE;
+SELECT FROM tuner.lease WHERE study_id = %(study)s ORDER BY trial_id FOR UPDATE;
 SELECT FROM trials WHERE study_id = %(study)s FOR UPDATE;
 {study_statements.DELETE}"""
 
@@ -146,12 +146,12 @@ _HOLD = f"""
     SELECT trial_id FROM trials WHERE trial_id = %(trial)s AND {_OPEN} FOR NO KEY UPDATE
 """
 _START = f"""
-    UPDATE trials SET state = 'RUNNING', datetime_start = {_UTC_NOW}
+    UPDATE trials SET state = 'RUNNING', datetime_start = {UTC_NOW}
     WHERE trial_id = %(trial)s AND state = 'WAITING' AND {_OPEN} RETURNING trial_id, datetime_start
 """
 _MOVE = f"""
     UPDATE trials SET state = %(state)s::trialstate,
-        datetime_complete = CASE WHEN %(state)s NOT IN ('RUNNING', 'WAITING') THEN {_UTC_NOW} END
+        datetime_complete = CASE WHEN %(state)s NOT IN ('RUNNING', 'WAITING') THEN {UTC_NOW} END
     WHERE trial_id = %(trial)s AND {_OPEN} RETURNING trial_id, datetime_complete
 """
 
@@ -161,7 +161,7 @@ _MOVE = f"""
 _CREATE = f"""
     INSERT INTO trials (number, study_id, state, datetime_start, datetime_complete)
     SELECT (SELECT count(*) FROM trials WHERE study_id = %(study)s), study_id, %(state)s::trialstate,
-        CASE WHEN %(now)s THEN {_UTC_NOW} ELSE %(start)s::timestamp END, %(complete)s::timestamp
+        CASE WHEN %(now)s THEN {UTC_NOW} ELSE %(start)s::timestamp END, %(complete)s::timestamp
     FROM studies
     WHERE study_id = %(study)s AND NOT EXISTS (SELECT FROM made)
         AND NOT EXISTS (SELECT FROM tuner.study WHERE study.study_id = %(study)s)
