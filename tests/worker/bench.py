@@ -38,6 +38,10 @@ budget: {trials: 16}
 """
 
 
+# So that nobody waits for half a minute until a dead worker's trials are handed on.
+SHORT_LEASE = {"TUNER_LEASE_SECONDS": "8", "TUNER_HEARTBEAT_SECONDS": "1"}
+
+
 class Worker:
     """A `tuner worker start` process."""
 
@@ -86,7 +90,7 @@ class Bench:
     def __init__(self, db: Database, url: str, home: Path) -> None:
         self.db = db
         self.home = home
-        self.environment = {**os.environ, "TUNER_DATABASE_URL": url, "TUNER_HOME": str(home)}
+        self.environment = {**os.environ, **SHORT_LEASE, "TUNER_DATABASE_URL": url, "TUNER_HOME": str(home)}
         self.workers: list[Worker] = []
 
     def study(self, text: str, **changes: str) -> StudyRecord:
