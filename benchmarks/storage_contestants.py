@@ -23,7 +23,8 @@ from tuner.spec.study import StudySpec, read_spec
 from tuner.states import Outcome
 from tuner.storage import PostgresStorage, workers
 from tuner.storage.connection import Database
-from tuner.storage.studies import get_study, launch_study
+from tuner.storage.steering import launch_study
+from tuner.storage.studies import get_study
 from tuner.worker.desk import StudyDesk
 from tuner.worker.events import Claimed
 
@@ -133,12 +134,12 @@ SAMPLERS["tpe"] = _propose
 
 
 class DeskSession:
-    """tuner's workers: a claim brings the point, a report the pruner's decision."""
+    """tuner's workers: a claim brings the point, a report the pruner's decision; the next point is proposed ahead."""
 
     def __init__(self, place: Place, study: str) -> None:
         self._claiming = 0.0  # seconds, proposals included
         self._db = Database(place.url)
-        self._desk = StudyDesk(get_study(self._db, study), Path("unused"))
+        self._desk = StudyDesk(get_study(self._db, study), sweep=_no_files)
         self._worker: UUID = uuid4()
         workers.register(self._db, self._worker, host="benchmark", pid=1, device="cpu", slots=1, version="")
 
@@ -154,7 +155,10 @@ class DeskSession:
         return claimed
 
     def suggest(self, trial: Claimed) -> None:
-        pass
+        if not self._desk.crowded:
+            start = time.perf_counter()
+            self._desk.look_ahead(self._db, trial.claim.held.number)
+            self._claiming += time.perf_counter() - start
 
     def report(self, trial: Claimed, epoch: int) -> None:
         self._desk.report(self._db, trial.claim.held, {epoch: curve(epoch)}, None)
@@ -164,6 +168,10 @@ class DeskSession:
 
     def tell(self, trial: Claimed) -> None:
         self._desk.tell(self._db, trial.claim.held, Outcome.COMPLETE, None, {})
+
+
+def _no_files(checkpoint: str) -> None:
+    """Nothing was trained, so there is nothing to sweep."""
 
 
 def _rdb(place: Place, study: str) -> Session:
@@ -254,4 +262,4 @@ INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)
 INSERT INTO tuner.lease (trial_id, study_id, number, outcome, finish_seq, epoch)
     SELECT trial_id, study_id, number, 'complete', number + 1, %(epochs)s
     FROM trials JOIN tuner.study USING (study_id) WHERE study_id = %(study)s;
-UPDATE tuner.study SET finished_trials = %(trials)s WHERE study_id = %(study)s"""
+UPDATE tuner.study SET last_finish_seq = %(trials)s WHERE study_id = %(study)s"""

@@ -6,6 +6,7 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -129,6 +130,18 @@ def home(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("TUNER_DATABASE_URL", "TUNER_ARTIFACTS", "TUNER_DATA"):
         monkeypatch.delenv(name, raising=False)
     return folder
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 4 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # files may be open still
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,7 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -193,18 +191,6 @@ def _writer(arena: Arena, study: StudyRecord) -> int | None:
                 if path.suffix == ".unfinished":
                     return int(path.name.split(".")[-2])
     return None
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 4 MiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small tmpfs needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_disk_full(arena: Arena, form: Form, figures: Figures, small_disk: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -178,16 +179,15 @@ def test_a_folder_is_made_and_left_empty(folder: ArtifactFolder) -> None:
     assert list(folder.root.iterdir()) == []
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists() or os.geteuid() != 0, reason="needs root, to mount a small tmpfs")
-def test_a_full_disk_is_said(tmp_path: Path) -> None:
-    if os.system(f"mount -t tmpfs -o size=64k tmpfs {tmp_path} 2>/dev/null") != 0:
-        pytest.skip("tmpfs cannot be mounted here")
-    try:
-        (tmp_path / "fill").write_bytes(b"\0" * 64 * 1024)
-        with pytest.raises(ArtifactError, match="No space left"):
-            ArtifactFolder(tmp_path).check_writable()
-    finally:
-        os.system(f"umount {tmp_path}")
+@pytest.mark.parametrize("prefix", ["", "memory://"], ids=["folder", "scratch"])
+def test_a_full_disk_is_said(prefix: str, small_disk: Path) -> None:
+    store = store_at(f"{prefix}{small_disk}", small_disk)
+    assert store.root.exists()
+    with suppress(OSError), (small_disk / "fill").open("wb", buffering=0) as fill:
+        while True:
+            fill.write(b"\0" * 4096)
+    with pytest.raises(ArtifactError, match="No space left"):
+        store.check_writable()
 
 
 def test_a_folder_needs_no_fsspec() -> None:

@@ -184,6 +184,19 @@ def test_parameters_come_before_the_first_report(
     assert other.get_trial(trial_id).system_attrs == {"tpe:relative_params:0": '{"x": 0.5}'}
 
 
+def test_an_attribute_is_what_it_was_when_it_was_set(
+    database_url: str, storage: PostgresStorage, study_id: int
+) -> None:
+    study = study_in(storage)
+    trial = study.ask()
+    losses = [0.5]
+    trial.set_user_attr("losses", losses)
+    losses.append(0.25)
+    study.tell(trial, 0.5)
+    assert storage.get_all_trials(study_id)[0].user_attrs == {"losses": [0.5]}
+    assert PostgresStorage(database_url).get_all_trials(study_id) == storage.get_all_trials(study_id)
+
+
 def test_parameters_outlive_a_process_that_ends_at_once(
     database_url: str, storage: PostgresStorage, study_id: int
 ) -> None:

@@ -52,8 +52,8 @@ def start(
     _log_to_stderr(context)
     url = context.database_url()
 
+    from tuner.worker.lifetime import Ended
     from tuner.worker.run import WorkerOptions, run_worker
-    from tuner.worker.supervisor import Ended
     from tuner.worker.timing import HANG_SECONDS
 
     options = WorkerOptions(

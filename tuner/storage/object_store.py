@@ -53,10 +53,11 @@ class ObjectStore:
     def check_writable(self) -> None:
         """Writes an object and removes it.
 
-        Raises ArtifactError with the URL and the reason: no credentials, no such bucket, no right to write.
+        Raises ArtifactError with the place and the reason: no credentials, no such bucket, no right, disk full.
         """
         probe = f".writable-{uuid4().hex}"
-        (self.root / probe).write_bytes(b"\0" * 4096)
+        with _explained(f"write to the scratch folder {self.root}"):
+            (self.root / probe).write_bytes(b"\0" * 4096)
         with _explained(f"write to the artifacts at {self.place}"):
             self._upload(probe)
             self._fs.rm_file(self._remote(probe))

@@ -50,6 +50,7 @@ class StudyDesk:
         self._pruner = Pruner(spec.search, spec.epochs)
         self._trials: dict[Held, _Trial] = {}
         self._ahead: _Proposal | None = None
+        self.crowded = False  # others take the numbers that it looks ahead to
 
     @property
     def idle(self) -> bool:
@@ -69,7 +70,8 @@ class StudyDesk:
         else:
             trial = _Trial()
             proposal = self._ahead
-            if proposal is None or proposal.number != claim.held.number:
+            self.crowded = proposal is not None and proposal.number != claim.held.number
+            if proposal is None or self.crowded:
                 proposal = self._propose(db, claim.held.number)
             point = proposal.point
             if not claims.write_point(db, claim.held, self._spec.space, point, proposal.history):

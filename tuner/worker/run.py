@@ -21,9 +21,10 @@ from tuner.storage.url import parse
 from tuner.worker.artifact_thread import ArtifactThread
 from tuner.worker.children import Child, prepare_fork_server
 from tuner.worker.events import Terminate
+from tuner.worker.lifetime import Ended, Lifetime
 from tuner.worker.loop import EventLoop
 from tuner.worker.storage_thread import StorageThread
-from tuner.worker.supervisor import Ended, Supervisor
+from tuner.worker.supervisor import Supervisor
 from tuner.worker.timing import HANG_SECONDS
 
 TRAINING = "tuner.worker.torch_training:TorchTraining"  # a name: a supervisor imports no torch
@@ -79,8 +80,7 @@ def run_worker(database_url: str, settings: Settings, studies: Sequence[str], op
         slots=min(options.slots, options.count or options.slots),
         artifacts=store.root,
         start_child=lambda slot: Child(options.training, options.device, slot, options.hang_seconds),
-        count=options.count,
-        time_limit=options.time_limit,
+        lifetime=Lifetime(options.count, options.time_limit),
     ).run()
 
 

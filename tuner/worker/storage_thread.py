@@ -109,7 +109,9 @@ class StorageThread(threading.Thread):
                 if answer is not None:
                     self._answer(answer)
                 if isinstance(answer, Claimed):
-                    self._look_ahead(answer.claim.held.study_id, answer.claim.held.number)
+                    held = answer.claim.held
+                    if not self._desks[held.study_id].crowded:  # else at the next heartbeat, if the trial lasts so long
+                        self._look_ahead(held.study_id, held.number)
         except Exception as error:  # nothing can be stored any more: the supervisor must know
             self._answer(StorageFailed(error=error))
         finally:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from enum import Enum, auto
 from pathlib import Path
 
 from tuner.errors import ArtifactError, DataError, TunerError, WorkersFailed, WorkerUnfit
 from tuner.states import Outcome, StudyState
 from tuner.storage.artifacts import TrialArtifacts
+from tuner.storage.claim_statements import CANCELLED_REASON
 from tuner.storage.claims import Held
 from tuner.worker.artifact_thread import ArtifactThread
 from tuner.worker.children import Child
@@ -33,11 +33,12 @@ from tuner.worker.events import (
     Tick,
 )
 from tuner.worker.fitness import FIRST_TRIALS, Fitness
+from tuner.worker.lifetime import Ended, Lifetime
 from tuner.worker.loop import EventLoop
 from tuner.worker.messages import EpochsDone, Finished, Message, Ready, Unable
 from tuner.worker.slots import Slot, Work
 from tuner.worker.storage_thread import ClaimNext, Close, Equip, GiveBack, Report, StorageThread, Tell
-from tuner.worker.timing import DRAIN_SECONDS, EXIT_SECONDS, IDLE_SECONDS, SUSPENDED_SECONDS
+from tuner.worker.timing import EXIT_SECONDS, IDLE_SECONDS, SUSPENDED_SECONDS
 
 log = logging.getLogger("tuner.worker")
 
@@ -50,14 +51,6 @@ _EARLY_DEATHS = 3  # children that die, one after the other, before they are up:
 StartChild = Callable[[int], Child]  # for a slot
 
 
-class Ended(Enum):
-    """Why a worker stopped."""
-
-    NOTHING_LEFT = auto()
-    ENOUGH = auto()  # it has begun as many trials, or served as long, as it was to
-    TERMINATED = auto()
-
-
 class Supervisor:
     def __init__(
         self,
@@ -67,8 +60,7 @@ class Supervisor:
         slots: int,
         artifacts: Path,
         start_child: StartChild,
-        count: int | None = None,  # trials to begin
-        time_limit: float | None = None,  # seconds
+        lifetime: Lifetime,
     ) -> None:
         self._storage = storage
         self._loop = loop
@@ -76,15 +68,10 @@ class Supervisor:
         self._start_child = start_child
         self._fitness = Fitness()
         self._early_deaths = 0
-        self._left_to_begin = count
+        self._life = lifetime
         self._ticked_at = time.monotonic()
-        self._time_is_up = None if time_limit is None else self._ticked_at + time_limit
         self._devices: dict[int, str] = {}  # slot -> where it trains
         self._ask_at = 0.0  # clock: when idle slots ask again
-        self._drain_until: float | None = None  # set: no new trials, and what runs is given back
-        self._at_once = False  # end without waiting for anything
-        self._terminated = False
-        self._failure: Exception | None = None
         self._nothing_left = False
         self._slots = [Slot(index=index, child=start_child(index)) for index in range(slots)]
 
@@ -96,15 +83,13 @@ class Supervisor:
         try:
             for event in self._loop.events(lambda: [(slot.index, slot.child) for slot in self._slots]):
                 self._handle(event)
+                if self._life.draining:
+                    self._release_all()
                 if self._finished():
                     break
         finally:
             self._close()
-        if self._failure is not None:
-            raise self._failure
-        if self._terminated:
-            return Ended.TERMINATED
-        return Ended.NOTHING_LEFT if self._nothing_left else Ended.ENOUGH
+        return self._life.ended(nothing_left=self._nothing_left)
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -127,16 +112,16 @@ class Supervisor:
             case Renewed(states=states):
                 self._obey(states)
             case StorageFailed(error=error):
-                self._failure, self._at_once = error, True
+                self._life.fail(error, at_once=True)
             case Tick():
                 self._tick()
             case Terminate():
-                self._terminate()
+                self._life.terminate()
 
     # --- trials -----------------------------------------------------------------------------------------------------
 
     def _ask(self, slot: Slot) -> None:
-        if slot.free and self._drain_until is None and self._may_begin():
+        if slot.free and self._life.may_begin(sum(slot.asking for slot in self._slots)):
             slot.asking = True
             self._storage.post(ClaimNext(slot=slot.index))
 
@@ -148,18 +133,13 @@ class Supervisor:
                     self._ask(slot)
                     return
 
-    def _may_begin(self) -> bool:
-        asking = sum(slot.asking for slot in self._slots)
-        return self._left_to_begin is None or self._left_to_begin > asking
-
     def _begin(self, slot: Slot, claimed: Claimed) -> None:
         slot.asking = False
-        if self._left_to_begin is not None:
-            self._left_to_begin -= 1
+        self._life.began()
         held = claimed.claim.held
         files = TrialArtifacts(root=self._artifacts, study=claimed.study_folder, trial_id=held.trial_id)
         slot.work = work = Work(held=held, files=files)
-        if self._drain_until is not None:
+        if self._life.draining:
             self._give_back(slot, work)
             return
         log.info("trial %d, attempt %d, in slot %d", held.number, held.attempt, slot.index)
@@ -175,7 +155,7 @@ class Supervisor:
                 self._storage.post(Equip(device=", ".join(sorted(set(self._devices.values())))))
                 self._ask(slot)
             case Unable(trial_id=None, error=error, reason=reason), _:
-                self._fail(_MACHINE_FAULTS.get(error, WorkersFailed)(reason))
+                self._life.fail(_MACHINE_FAULTS.get(error, WorkersFailed)(reason))
             case (EpochsDone() | Finished() | Unable()) as said, Work() as work if work.is_meant_by(said):
                 self._hear_of(slot, work, said)
 
@@ -202,7 +182,7 @@ class Supervisor:
                 self._free(slot)
             case Unable(error=error, reason=reason):
                 if not work.over:
-                    self._fail(_MACHINE_FAULTS.get(error, WorkersFailed)(reason))
+                    self._life.fail(_MACHINE_FAULTS.get(error, WorkersFailed)(reason))
                 self._give_back(slot, work, reason=reason)
 
     def _give_back(self, slot: Slot, work: Work, *, reason: str | None = None) -> None:
@@ -230,8 +210,8 @@ class Supervisor:
                     log.warning("the study of trial %d was deleted", work.held.number)
                     slot.abandon(work)
                 case StudyState.CANCELLED:
-                    reason = "the study was cancelled"
-                    self._storage.post(Tell(held=work.held, outcome=Outcome.CANCELLED, reason=reason, attributes={}))
+                    cancelled = Tell(held=work.held, outcome=Outcome.CANCELLED, reason=CANCELLED_REASON, attributes={})
+                    self._storage.post(cancelled)
                     slot.abandon(work)
                 case StudyState.PAUSED:
                     slot.release(work)
@@ -251,13 +231,16 @@ class Supervisor:
         if not slot.up:
             self._early_deaths += 1
             if self._early_deaths >= _EARLY_DEATHS:
-                self._fail(WorkersFailed(f"{_EARLY_DEATHS} training processes ended before they were up: {reason}"))
+                self._life.fail(
+                    WorkersFailed(f"{_EARLY_DEATHS} training processes ended before they were up: {reason}")
+                )
         self._replace(slot)
         work = slot.work
         if work is not None and not work.over:
             self._storage.post(GiveBack(held=work.held, death=death, reason=reason))
             if self._fitness.died(work.held.trial_id):
-                self._fail(WorkerUnfit(f"the first {FIRST_TRIALS} trials of this worker all died, the last: {reason}"))
+                everything = f"the first {FIRST_TRIALS} trials of this worker all died, the last: {reason}"
+                self._life.fail(WorkerUnfit(everything))
         self._free(slot)
 
     # --- the worker's own life --------------------------------------------------------------------------------------
@@ -275,44 +258,24 @@ class Supervisor:
             silent = slot.child.hung_for()
             if silent is not None:
                 self._mourn(slot, f"made no step for {silent:.0f} s", Outcome.TIMED_OUT)
-        if self._time_is_up is not None and now >= self._time_is_up and self._drain_until is None:
-            log.info("the time limit is reached: epochs that end within %.0f s are finished", DRAIN_SECONDS)
-            self._drain()
-        if self._drain_until is not None and now >= self._drain_until:
-            log.warning("what still runs goes back to its last checkpoint")
-            self._at_once = True
+        self._life.tick(now)
 
-    def _terminate(self) -> None:
-        if self._terminated:
-            log.warning("second signal: ending at once")
-            self._at_once = True
-            return
-        self._terminated = True
-        log.info("asked to end: epochs that end within %.0f s are finished", DRAIN_SECONDS)
-        self._drain()
-
-    def _fail(self, error: TunerError) -> None:
-        self._failure = self._failure or error
-        self._drain()
-
-    def _drain(self) -> None:
-        if self._drain_until is None:
-            self._drain_until = time.monotonic() + DRAIN_SECONDS
+    def _release_all(self) -> None:
         for slot in self._slots:
             if slot.work is not None:
                 slot.release(slot.work)
 
     def _finished(self) -> bool:
-        if self._at_once:
+        if self._life.at_once:
             return True
         if any(slot.work is not None or slot.asking for slot in self._slots):
             return False
-        return self._drain_until is not None or self._nothing_left or self._left_to_begin == 0
+        return self._life.done or self._nothing_left
 
     def _close(self) -> None:
         """Ends the children, then gives back whatever they trained: from the last checkpoint, without a death."""
         for slot in self._slots:
             slot.child.kill()
-        self._storage.post(Close(reason=None if self._failure is None else str(self._failure)))
-        left = 0.0 if self._drain_until is None or self._at_once else self._drain_until - time.monotonic()
-        self._storage.join(EXIT_SECONDS + max(0.0, left))  # of the grace, for checkpoints that are being uploaded
+        failure = self._life.failure
+        self._storage.post(Close(reason=None if failure is None else str(failure)))
+        self._storage.join(EXIT_SECONDS + self._life.grace())  # for checkpoints that are being uploaded

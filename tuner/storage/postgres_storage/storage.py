@@ -1,4 +1,4 @@
-"""`PostgresStorage`: its trials, as Optuna's studies, samplers and pruners read and write them."""
+"""`PostgresStorage`: how its trials are made and written."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import json
 import logging
 import math
 import threading
-import time
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -18,25 +17,22 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuner.errors import DatabaseLost, InvalidInput
 from tuner.storage.connection import Row
-from tuner.storage.frozen import frozen_trial, local_time, stored_time
+from tuner.storage.frozen import local_time, stored_time
 from tuner.storage.optuna_storage import check_optuna_tables
 from tuner.storage.postgres_storage import statements as sql
-from tuner.storage.postgres_storage.cache import StudyCache, wants_unfinished
+from tuner.storage.postgres_storage.cache import StudyCache
 from tuner.storage.postgres_storage.changes import Changes, numbered
-from tuner.storage.postgres_storage.studies import StudyStorage, no_study
+from tuner.storage.postgres_storage.reading import TrialReader, no_trial
 from tuner.storage.schema import ensure_schema
 
 # Parameters and attributes of a running trial go with its next report, or alone after this: soon enough for the
 # samplers of other processes and for the dashboard, late enough for a first report that comes at once.
 WRITE_BEHIND_SECONDS = 0.2
 
-# A new trial's point is proposed from what was read when the trial was asked for, if it is proposed within this.
-PROPOSAL_SECONDS = 5.0
-
 log = logging.getLogger("tuner.storage")
 
 
-class PostgresStorage(StudyStorage):
+class PostgresStorage(TrialReader):
     """Optuna's studies in PostgreSQL, in the tables of Optuna's RDBStorage, at a fraction of its messages.
 
     Takes one connection, for any number of threads. Trials are held in memory: a look at them costs one message,
@@ -57,10 +53,7 @@ class PostgresStorage(StudyStorage):
 
     def _begin(self) -> None:
         super()._begin()
-        self._studies: dict[int, StudyCache] = {}
-        self._study_of: dict[int, int] = {}  # trial_id -> study_id, of all trials held in memory
         self._behind: dict[int, Changes] = {}  # trial_id -> what is to be written yet
-        self._thread = threading.local()  # .proposing: the study of which this thread has a new trial
 
     def remove_session(self) -> None:
         """Writes what is to be written yet and closes the connection; the next call makes another."""
@@ -68,60 +61,6 @@ class PostgresStorage(StudyStorage):
             for trial_id in list(self._behind):
                 self._write_behind(trial_id)
             self._db.close()
-
-    def delete_study(self, study_id: int) -> None:
-        super().delete_study(study_id)
-        with self._alone():
-            self._forget(study_id)
-
-    # --- reading -----------------------------------------------------------------------------------------------------
-
-    def get_trial(self, trial_id: int) -> FrozenTrial:
-        return self._read(trial_id)[1]
-
-    def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        with self._alone():
-            study = self._studies.setdefault(study_id, StudyCache())
-            if deepcopy or not self._proposes_from(study, study_id, states):
-                self._sync(study, study_id, states)
-            trials = study.select(states)
-        return copy.deepcopy(trials) if deepcopy else trials
-
-    def _proposes_from(self, study: StudyCache, study_id: int, states: Container[TrialState] | None) -> bool:
-        """Whether this is a sampler that looks again at what was read when its trial was asked for."""
-        return (
-            getattr(self._thread, "proposing", None) == study_id
-            and time.monotonic() < study.synced_at + PROPOSAL_SECONDS
-            and (states is None or TrialState.WAITING not in states)  # another trial is being asked for
-        )
-
-    def _sync(self, study: StudyCache, study_id: int, states: Container[TrialState] | None = None) -> None:
-        asked_at = time.monotonic()
-        rows = self._rows(sql.SYNC, study=study_id, **study.sync_arguments(wants_unfinished(states)))
-        if not rows:
-            self._forget(study_id)
-            raise no_study(study_id)
-        study.synced(rows, asked_at)
-        self._study_of.update((row.trial_id, study_id) for row in rows if row.trial_id is not None)
-
-    def _forget(self, study_id: int) -> None:
-        for trial_id in self._studies.pop(study_id, StudyCache()).ids():
-            self._study_of.pop(trial_id, None)
-
-    def _read(self, trial_id: int) -> tuple[int, FrozenTrial]:
-        """A trial and its study; from memory if nobody else can have changed it."""
-        with self._alone():
-            study_id = self._study_of.get(trial_id, -1)
-            if study_id in self._studies:
-                trial = self._studies[study_id].settled(trial_id)
-                if trial is not None:
-                    return study_id, trial
-            rows = self._rows(sql.TRIAL, trial=trial_id)
-        if not rows:
-            raise _no_trial(trial_id)
-        return rows[0].study_id, frozen_trial(rows[0])
 
     # --- making ------------------------------------------------------------------------------------------------------
 
@@ -198,12 +137,10 @@ class PostgresStorage(StudyStorage):
             self._write_soon(trial_id, Changes(params={param_name: (param_value_internal, distribution)}))
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        json.dumps(value)  # raises now what would be raised when it is written
-        self._write_soon(trial_id, Changes(user_attributes={key: value}))
+        self._write_soon(trial_id, Changes(user_attributes={key: _plain(value)}))
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        json.dumps(value)
-        self._write_soon(trial_id, Changes(system_attributes={key: value}))
+        self._write_soon(trial_id, Changes(system_attributes={key: _plain(value)}))
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         self._thread.proposing = None
@@ -273,7 +210,7 @@ class PostgresStorage(StudyStorage):
     def _refusal(self, trial_id: int) -> Row:
         rows = self._rows(sql.REFUSAL, trial=trial_id)
         if not rows:
-            raise _no_trial(trial_id)
+            raise no_trial(trial_id)
         return rows[0]
 
     def _refuse(self, trial_id: int) -> None:
@@ -301,10 +238,11 @@ _EMPTY = FrozenTrial(
 )
 
 
+def _plain(value: Any) -> Any:
+    """As it will be read again; the caller's may change before it is written. Raises TypeError for what is no JSON."""
+    return json.loads(json.dumps(value))
+
+
 def _new_request() -> str:
     """Names one call, so that the row it made is known again, as the JSON that an attribute holds."""
     return json.dumps(str(uuid4()))
-
-
-def _no_trial(trial_id: int) -> KeyError:
-    return KeyError(f"there is no trial with id {trial_id}")
