@@ -10,7 +10,8 @@
     ├── DataError               5
     ├── ArtifactError           6
     ├── WorkersFailed           7
-    └── WorkerUnfit             8
+    ├── WorkerUnfit             8
+    └── TooManyFailures         9
 
 `tuner --help` lists the codes with the first line of each class. Exit code 130 means interrupted.
 Everything else that escapes is a bug and shows its traceback.
@@ -81,6 +82,12 @@ class WorkersFailed(TunerError):
 
 
 class WorkerUnfit(TunerError):
-    """All first trials of a worker died: its machine, or the code that they run, is broken."""
+    """Trials only died on a worker: its machine, or the code that they run, is broken."""
 
     exit_code = 8
+
+
+class TooManyFailures(TunerError):
+    """As many trials failed as the budget allows: the study is paused."""
+
+    exit_code = 9

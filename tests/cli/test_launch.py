@@ -58,6 +58,23 @@ def slow(here: Site, spec_file: Path, db: Database) -> Iterator[subprocess.Popen
     assert not alive
 
 
+def test_too_many_failures_end_the_launch(here: Site, spec_file: Path, db: Database) -> None:
+    launch = here.start("launch", spec_file, "--slots", 1, "--set", "training.epochs=2000")
+    deadline = time.monotonic() + 60
+    while not db.execute("SELECT FROM public.trials"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    db.execute("UPDATE tuner.study SET state = 'paused', reason = '2 trials failed, the last: no such file'")
+    _, err = launch.communicate(timeout=90)
+    assert launch.returncode == 9, err
+    assert "study tiny: paused (2 trials failed, the last: no such file)" in err
+    last = err.splitlines()[-1]
+    assert last.startswith("tuner: study tiny was paused: 2 trials failed, the last: no such file; next: tuner ")
+    assert last.endswith("study resume tiny")
+    (row,) = db.execute("SELECT state FROM public.trials")
+    assert row.state == "WAITING"
+
+
 def test_the_result_is_one_object_on_stdout(trained: tuple[Site, Done], look: Cli) -> None:
     done = trained[1]
     assert done.code == 0, done.err

@@ -134,6 +134,13 @@ class TestBudget:
         claims.tell(db, again.held, Ending(outcome=Outcome.COMPLETE, value=1.0))
         assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.FINISHED)
 
+    def test_a_worker_that_the_database_does_not_know_gets_nothing(self, db: Database) -> None:
+        """A standby that took over may have missed its registration."""
+        study, unknown = make_study(db, trials=3), uuid4()
+        assert claims.claim(db, study, unknown, uuid4()) == Nothing(state=StudyState.RUNNING)
+        assert db.execute("SELECT FROM public.trials") == []
+        assert claims.renew(db, unknown, [study]) is None
+
     def test_a_deleted_study_gives_nothing(self, db: Database, worker: UUID) -> None:
         assert claims.claim(db, 12345, worker, uuid4()) == Nothing(state=None)
 
@@ -187,7 +194,7 @@ class TestAttempts:
         assert take(db, study, worker).held.number == 1
         (row,) = db.execute("SELECT outcome, reason, finish_seq FROM tuner.lease WHERE number = 0")
         assert (row.outcome, row.finish_seq) == ("crashed", 1)
-        assert row.reason == "its worker was not heard of any more; given up after 3 deaths"
+        assert row.reason == "given up after 3 deaths, the last: its worker was not heard of any more"
 
     def test_three_deaths_on_one_worker_leave_the_trial_to_another(self, db: Database, worker: UUID) -> None:
         study = make_study(db, trials=2)
@@ -202,7 +209,7 @@ class TestAttempts:
         claims.give_back(db, again.held, death=Outcome.TIMED_OUT, reason="made no step for 120 s")
         claims.claim(db, study, other, uuid4())
         (row,) = db.execute("SELECT outcome, reason FROM tuner.lease WHERE number = 0")
-        assert (row.outcome, row.reason) == ("timed_out", "made no step for 120 s; given up after 4 deaths")
+        assert (row.outcome, row.reason) == ("timed_out", "given up after 4 deaths, the last: made no step for 120 s")
 
     def test_a_worker_that_serves_other_studies_is_no_other_worker(self, db: Database, worker: UUID) -> None:
         study = make_study(db, trials=2)
@@ -237,7 +244,7 @@ class TestAttempts:
         again = take(db, study, worker)
         assert (again.held.attempt, again.deaths) == (2, 0)
         (row,) = db.execute("SELECT ended, reason FROM tuner.attempt WHERE attempt = 1")
-        assert (row.ended, row.reason) == ("cut_off", "no worker reached the database any more")
+        assert (row.ended, row.reason) == ("cut_off", "its worker was lost while no other reached the database")
 
     def test_short_silences_do_not_break_the_pulse(self, db: Database, worker: UUID) -> None:
         study = make_study(db, trials=1)
@@ -323,6 +330,23 @@ class TestFencing:
         assert not claims.report(db, claim.held, Progress(curve={2: 0.6}))
         assert curve_of(db, claim) == {1: 0.5}
 
+    @pytest.mark.parametrize("alive", [True, False])
+    def test_the_end_that_another_program_gave_stands(self, db: Database, worker: UUID, alive: bool) -> None:
+        """`study.tell` through Optuna's own storage, while a worker trains the trial."""
+        study = make_study(db, trials=1)
+        claim = take(db, study, worker)
+        claims.report(db, claim.held, Progress(curve={1: 0.5}))
+        db.execute("UPDATE public.trials SET state = 'COMPLETE'")
+        if alive:
+            assert not claims.report(db, claim.held, Progress(curve={2: 0.6}))
+            claims.adopt(db, claim.held)
+        else:
+            expire(db, claim)
+        assert claims.claim(db, study, make_worker(db), uuid4()) == Nothing(state=StudyState.FINISHED)
+        (row,) = db.execute("SELECT outcome, reason, epoch FROM tuner.lease")
+        assert (row.outcome, row.reason, row.epoch) == ("complete", "ended by another program", 1)
+        assert (state_of(db, claim), curve_of(db, claim)) == ("COMPLETE", {1: 0.5})
+
     def test_writing_the_same_epochs_twice_leaves_one_of_each(self, db: Database, worker: UUID) -> None:
         claim = take(db, make_study(db, trials=1), worker)
         for _ in range(2):
@@ -358,7 +382,7 @@ class TestFailures:
             claims.tell(db, claim.held, Ending(outcome=outcome, reason="no such file: x"))
         (row,) = db.execute("SELECT state, reason FROM tuner.study")
         assert (row.state, row.reason) == ("paused", "2 trials failed, the last: no such file: x")
-        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.PAUSED, open=1)
+        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.PAUSED, open=1, reason=row.reason)
 
 
 def test_a_claim_is_one_round_trip_and_so_is_every_write(db: Database, worker: UUID) -> None:

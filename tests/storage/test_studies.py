@@ -178,7 +178,10 @@ class TestLaunchingAgain:
         for _ in range(3):
             finish(db, study.study_id, worker, 0.5)
         before = contents(db)
-        for budget, says in (("{trials: 2}", "3 trials were started"), ("{total_epochs: 5}", "6 epochs were trained")):
+        for budget, says in (
+            ("{trials: 2}", "3 trials were started"),
+            ("{total_epochs: 5}", "6 epochs are trained or reserved"),
+        ):
             with pytest.raises(InvalidInput, match=says):
                 launch_study(db, make_spec(budget=budget), VERSIONS)
         assert contents(db) == before
@@ -273,7 +276,7 @@ class TestRetrying:
         study, _ = launch_study(db, make_spec(), VERSIONS)
         finish(db, study.study_id, worker, 0.5)
         before = contents(db)
-        with pytest.raises(InvalidInput, match="trial 0 is COMPLETE"):
+        with pytest.raises(InvalidInput, match="trial 0 is complete"):
             retry_failed(db, "digits", [0])
         with pytest.raises(NotFound, match="no trial 7"):
             retry_failed(db, "digits", [7])
@@ -281,6 +284,30 @@ class TestRetrying:
         set_state(db, "digits", StudyState.CANCELLED)
         with pytest.raises(InvalidInput, match="tuner study resume digits"):
             retry_failed(db, "digits")
+
+    def test_failures_are_not_run_again_beyond_the_budget_of_epochs(
+        self, db: Database, make_spec: MakeSpec, worker: UUID
+    ) -> None:
+        study, _ = launch_study(db, make_spec(epochs=4, budget="{total_epochs: 9}"), VERSIONS)
+        failed = start(db, study.study_id, worker)
+        claims.tell(db, failed.held, Ending(outcome=Outcome.CRASHED), Progress(curve={1: 0.5}))
+        start(db, study.study_id, worker)
+        start(db, study.study_id, worker)  # 1 trained, 8 reserved: what the failed one left is given out
+        before = contents(db)
+        with pytest.raises(InvalidInput, match="12 epochs are trained or reserved"):
+            retry_failed(db, "digits")
+        assert contents(db) == before
+
+    def test_deaths_before_a_retry_are_forgiven(self, db: Database, make_spec: MakeSpec, worker: UUID) -> None:
+        study, _ = launch_study(db, make_spec(budget="{trials: 1}"), VERSIONS)
+        other = uuid4()
+        workers.register(db, other, host="there", pid=8, device="cpu", slots=1, version="0.1.0")
+        claims.give_back(db, start(db, study.study_id, other).held, death=Outcome.CRASHED)
+        claims.tell(db, start(db, study.study_id, worker).held, Ending(outcome=Outcome.CRASHED))
+        assert retry_failed(db, "digits") == [0]
+        for _ in range(3):
+            claims.give_back(db, start(db, study.study_id, worker).held, death=Outcome.CRASHED)
+        assert start(db, study.study_id, other).deaths == 3  # they came on one worker
 
     def test_a_resumed_study_counts_its_failures_anew(self, db: Database, make_spec: MakeSpec, worker: UUID) -> None:
         study, _ = launch_study(db, make_spec(budget="{trials: 9, failures: 1}"), VERSIONS)

@@ -24,6 +24,8 @@ def silence(db: Database, worker_id: UUID) -> None:
 def test_a_worker_is_alive_lost_and_ended(db: Database) -> None:
     first, second = add(db, 1), add(db, 2)
     silence(db, second)
+    assert [worker.worker_id for worker in list_workers(db)] == [first]  # the other holds nothing: nobody need care
+    claims.claim(db, make_study(db), second, uuid4())
     alive, lost = list_workers(db)
     assert (alive.worker_id, alive.state, alive.trials, alive.training) == (first, WorkerState.ALIVE, 0, {})
     assert (lost.worker_id, lost.state) == (second, WorkerState.LOST)

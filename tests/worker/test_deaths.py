@@ -152,7 +152,7 @@ def test_three_deaths_fail_a_trial_and_the_study_goes_on(bench: Bench) -> None:
     bench.until(lambda: bench.trials(study)[0].state == "FAIL", "the trial is given up")
     first = bench.trials(study)[0]
     assert first.outcome == "crashed"
-    assert first.reason == "its process was killed by SIGKILL; given up after 3 deaths"
+    assert first.reason == "given up after 3 deaths, the last: its process was killed by SIGKILL"
     bench.until(lambda: len(bench.trials(study)) == 2 and bench.trials(study)[1].epoch > 0, "the next trial trains")
 
 

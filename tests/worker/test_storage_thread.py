@@ -19,7 +19,9 @@ def test_what_a_trial_says_after_its_study_has_ended_is_dropped(bench: Bench, da
     worker = uuid4()
     workers.register(bench.db, worker, host="here", pid=1, device="cpu", slots=2, version="0")
     answers: queue.Queue[StorageAnswer] = queue.Queue()
-    thread = StorageThread(Database(database_url), worker, [study], lambda checkpoint: None, answers.put, 5.0)
+    thread = StorageThread(
+        Database(database_url), worker, [study], lambda checkpoint: None, answers.put, 5.0, register=lambda: None
+    )
     thread.start()
     thread.post(ClaimNext(slot=0))
     claimed = answers.get(timeout=20)

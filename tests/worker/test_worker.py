@@ -274,8 +274,22 @@ def test_a_worker_whose_first_trials_all_die_gives_up_on_itself(bench: Bench) ->
     last = output.splitlines()[-1]
     assert (code, last) == (
         8,
-        "tuner: the first 3 trials of this worker all died, the last: its process was killed by SIGKILL",
+        "tuner: trials died 3 times on this worker before any trained an epoch, the last time: "
+        "its process was killed by SIGKILL",
     )
     assert [(row.state, row.deaths) for row in bench.trials(study)] == [("WAITING", 1)] * 3
     (ended,) = list_workers(bench.db, ended=True)
     assert ended.reason == last.removeprefix("tuner: ")
+
+
+@pytest.mark.slow
+def test_a_pause_does_not_wait_for_an_epoch_that_takes_long(bench: Bench) -> None:
+    study = bench.study(SLOW, data__points="400000", training__batch_size="1")  # minutes an epoch
+    worker = bench.start("slow", "--slots", "1")
+    bench.until(lambda: bench.attempts(study) == [1], "a trial begins")
+    set_state(bench.db, "slow", StudyState.PAUSED)
+    bench.until(lambda: bench.trials(study)[0].lease_until is None, "it is given back", 40)
+    (row,) = bench.db.execute("SELECT ended, reason FROM tuner.attempt")
+    assert (row.ended, row.reason) == ("given_back", "the study was paused")
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.wait()[0] == 130

@@ -16,7 +16,7 @@ from tuner.cli.launch import prepare_data
 from tuner.cli.output import format_option
 from tuner.cli.slots import Crew, crew_options
 from tuner.cli.spec_file import SpecFile, spec_arguments
-from tuner.errors import InvalidInput
+from tuner.errors import InvalidInput, TooManyFailures
 
 if TYPE_CHECKING:
     from tuner.launchers.local import LocalWorkers
@@ -186,5 +186,7 @@ def _train(
     with progress:
         workers.start(count)
         attend(workers, progress.follow(), progress.say)
+    if paused := progress.too_many_failures():
+        raise TooManyFailures(paused)
     if not progress.is_done():
         raise workers.failure()

@@ -61,8 +61,16 @@ class Progress:
         """Whether all studies have ended."""
         return all(study.state.ended for study in self._look())
 
+    def too_many_failures(self) -> str | None:
+        """Why a study was paused by its workers: `study digits.tpe.0 was paused: 5 trials failed …`."""
+        paused = (f"study {study.name} was paused: {study.reason}" for study in self._look() if study.reason)
+        return next(paused, None)
+
     def follow(self) -> Iterator[None]:
-        """Looks once a second until all studies have ended, and shows what it sees; waits for a lost database."""
+        """Looks once a second, and shows what it sees, until all studies have ended or failures have paused one.
+
+        Waits for a lost database.
+        """
         is_lost = False
         while True:
             try:
@@ -74,7 +82,7 @@ class Progress:
             else:
                 is_lost = False
                 self._show(studies)
-                if all(study.state.ended for study in studies):
+                if all(study.state.ended for study in studies) or any(study.reason for study in studies):
                     return
             yield
             time.sleep(LOOK_SECONDS)

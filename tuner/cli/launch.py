@@ -14,7 +14,7 @@ from tuner.cli.context import Context, pass_context
 from tuner.cli.output import emit_one, format_option
 from tuner.cli.slots import Crew, crew_options
 from tuner.cli.spec_file import SpecFile, spec_arguments
-from tuner.errors import InvalidInput
+from tuner.errors import InvalidInput, TooManyFailures
 
 if TYPE_CHECKING:
     from tuner.cli.live import View
@@ -85,7 +85,9 @@ def prepare_data(context: Context, spec: StudySpec) -> Path:
 
 
 def _attend(context: Context, workers: LocalWorkers, reader: SnapshotReader, format: str, again: str) -> None:
-    """Shows the study until the workers end. Raises WorkersFailed where they do before the study does."""
+    """Shows the study until the workers end. Raises WorkersFailed where they do before the study does,
+    TooManyFailures where that was paused for them.
+    """
     from tuner.cli.attend import attend
     from tuner.cli.live import View, open_view
 
@@ -97,13 +99,19 @@ def _attend(context: Context, workers: LocalWorkers, reader: SnapshotReader, for
     except click.Abort:
         context.note(f"what ran was given back; go on with: {again}")
         raise
-    if not reader.look().state.ended:
+    snapshot = reader.look()
+    if snapshot.reason:
+        resume = context.command_line("study", "resume", snapshot.name)
+        raise TooManyFailures(f"study {snapshot.name} was paused: {snapshot.reason}; next: {resume}")
+    if not snapshot.state.ended:
         raise workers.failure()
 
 
 def _shown(reader: SnapshotReader, view: View) -> Iterator[None]:
     for snapshot in reader.follow():
         view.show(replace(snapshot, awaited="the worker is starting"))
+        if snapshot.reason:  # too many trials failed: it is for a person to go on
+            return
         yield
 
 

@@ -15,6 +15,7 @@ from rich.live import Live
 
 from tuner.cli.live_view import line, render
 from tuner.cli.snapshot import Snapshot, SnapshotReader
+from tuner.states import StudyState
 
 
 class View:
@@ -88,6 +89,7 @@ class PlainView(View):
         self._stream = stream
         self._shown = 0 if old_trials else None  # None: as many as the first look finds
         self._trouble: str | None = None
+        self._state = StudyState.RUNNING
 
     def show(self, snapshot: Snapshot) -> None:
         if self._shown is None:
@@ -95,6 +97,9 @@ class PlainView(View):
         for trial in snapshot.finished[self._shown :]:
             click.echo(line(trial, snapshot.epochs), file=self._stream)
         self._shown = len(snapshot.finished)
+        if snapshot.state is not self._state and not snapshot.state.ended:
+            self.say(f"study {snapshot.name}: {snapshot.state}" + (f" ({snapshot.reason})" if snapshot.reason else ""))
+        self._state = snapshot.state
         if snapshot.trouble and not self._trouble:
             self.say(snapshot.trouble)
         self._trouble = snapshot.trouble

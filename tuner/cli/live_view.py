@@ -71,6 +71,7 @@ def _header(snapshot: Snapshot, width: int) -> list[RenderableType]:
         (snapshot.name, "bold"),
         "  ",
         (snapshot.state.value, _STYLES[snapshot.state]),
+        f" ({snapshot.reason})" if snapshot.reason else "",
         f"  {done(snapshot)}: {len(snapshot.running)} running, {counts[TrialState.PRUNED]} pruned, ",
         (f"{counts[TrialState.FAIL]} failed", "red" if counts[TrialState.FAIL] else ""),
     )

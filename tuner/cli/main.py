@@ -29,6 +29,8 @@ COMMANDS: dict[str, click.Command] = {  # in the order of the help
 ENVIRONMENT = {
     "TUNER_DATABASE_URL": "A PostgreSQL server to use instead of the embedded one.",
     "TUNER_HOME": "Folder of the embedded server, prepared data, checkpoints and logs.",
+    "TUNER_LEASE_SECONDS": "A worker that was silent for so long loses its trials.  [default: 30]",
+    "TUNER_HEARTBEAT_SECONDS": "Time between two signs of life of a worker.  [default: 5]",
     "TUNER_ARTIFACTS": "Folder of checkpoints and logs that all workers share, or a URL: s3://bucket/prefix.",
     "TUNER_DATA": "Folder of ready data sets, looked at before the network.",
     "PGPASSFILE, PGPASSWORD": "The server's password, as for every PostgreSQL client.",

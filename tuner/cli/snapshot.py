@@ -17,8 +17,9 @@ from tuner.spec.config import Metric
 from tuner.spec.search import BudgetConfig
 from tuner.states import Outcome, StudyState, TrialState
 from tuner.storage.connection import Database
-from tuner.storage.studies import get_study, list_studies, spent
+from tuner.storage.studies import get_study, spent
 from tuner.storage.trials import TrialRecord, list_trials
+from tuner.storage.workers import serving
 
 REFRESH_SECONDS = 0.5
 
@@ -159,6 +160,6 @@ class SnapshotReader:
             yield seen
 
 
-def training_workers(db: Database, name: str) -> int:
-    """How many workers train trials of a study now."""
-    return next((study.workers for study in list_studies(db) if study.name == name), 0)
+def serving_workers(db: Database, name: str) -> int:
+    """How many live workers serve a study, whether they train or wait."""
+    return serving(db, get_study(db, name).study_id)

@@ -63,7 +63,7 @@ def list_(context: Context, format: str) -> None:
 def show(context: Context, name: str, format: str) -> None:
     """Show where the study NAME stands, and what is to be done next."""
     with context.connect() as db:
-        from tuner.cli.snapshot import SnapshotReader, training_workers
+        from tuner.cli.snapshot import SnapshotReader, serving_workers
         from tuner.cli.summary import best_of, counted, next_commands, result, status
         from tuner.storage.evaluations import list_evaluations
         from tuner.storage.studies import get_study
@@ -71,7 +71,7 @@ def show(context: Context, name: str, format: str) -> None:
 
         study = get_study(db, name)
         snapshot = SnapshotReader(db, name).look()
-        workers = training_workers(db, name)
+        workers = serving_workers(db, name)
         opened = list_evaluations(db, study.study_id)
         interrupted = interruptions(db, study)
     spec = study.spec

@@ -67,7 +67,7 @@ def show(context: Context, study: str, trial: str, format: str) -> None:
     commands = {"logs": context.command_line("trial", "logs", study, number)}
     if found.checkpoint:
         commands["export"] = context.command_line("trial", "export", study, number, "--to", f"{study}-{number}")
-    told = [_attempt(attempt) for attempt in details.attempts]
+    told = {str(attempt.attempt): _attempt(attempt) for attempt in details.attempts}
     emit_one(
         {**known, "history": told, "curve": _curve(curve), "config": _config(record, found), "commands": commands},
         format,
@@ -119,14 +119,17 @@ def retry(context: Context, study: str, trials: tuple[int, ...], failed: bool) -
     if failed == bool(trials):
         raise InvalidInput("give the numbers of failed trials, or --failed for all of them")
     with context.connect() as db:
+        from tuner.cli.snapshot import SnapshotReader, serving_workers
+        from tuner.cli.summary import next_commands
         from tuner.storage.steering import retry_failed
 
         chosen = retry_failed(db, study, None if failed else trials)
+        snapshot, workers = SnapshotReader(db, study).look(), serving_workers(db, study)
     if not chosen:
         context.note(f"study {study}: no trial has failed")
         return
-    follow = context.command_line("worker", "start", study)
-    context.note(f"study {study}: {len(chosen)} to run again ({', '.join(map(str, chosen))}); next: {follow}")
+    following = next(iter(next_commands(context, snapshot, workers).values()))
+    context.note(f"study {study}: {len(chosen)} to run again ({', '.join(map(str, chosen))}); next: {following}")
 
 
 @command.command(short_help="Write a trial's model to a folder.")
@@ -191,12 +194,12 @@ def _row(trial: TrialRecord) -> dict[str, Any]:
 
 
 def _attempt(attempt: AttemptRecord) -> str:
-    """`1  host:4711  12:00:03 to 12:01:10  crashed: its process was killed by SIGKILL`."""
+    """`2026-05-01 12:00:03 to 12:01:10  crashed: its process was killed by SIGKILL  (host:4711)`."""
     ended = "now" if attempt.ended_at is None else f"{attempt.ended_at:%H:%M:%S}"
     how = "training" if attempt.ended is None else attempt.ended.replace("_", " ")
     why = f": {attempt.reason}" if attempt.reason else ""
     started = f"{attempt.started_at:%Y-%m-%d %H:%M:%S}"
-    return f"{attempt.attempt}  on {attempt.worker or 'an unknown worker'}  {started} to {ended}  {how}{why}"
+    return f"{started} to {ended}  {how}{why}  ({attempt.worker or 'an unknown worker'})"
 
 
 def _config(study: StudyRecord, trial: TrialRecord) -> dict[str, Any] | None:

@@ -45,13 +45,13 @@ def start(
 
     Works on any machine that reaches the database (--database or TUNER_DATABASE_URL) and the artifacts
     (TUNER_ARTIFACTS). Exit code 0: the studies have ended, or the count or the time limit is reached; 130: a signal
-    came; 8: all its first trials died, so that something is wrong with this machine or with the code; others as
+    came; 8: trials only died here, so that something is wrong with this machine or with the code; others as
     `tuner --help` has them.
     """
     slots = sensible_slots(slots, device)
     _log_to_stderr(context)
-    url = context.database_url()
 
+    from tuner.storage.retry import until_answered
     from tuner.worker.lifetime import Ended
     from tuner.worker.run import WorkerOptions, run_worker
     from tuner.worker.timing import HANG_SECONDS
@@ -64,7 +64,7 @@ def start(
         time_limit=time_limit,
         stop_with_stdin=stop_with_stdin,
     )
-    if run_worker(url, context.settings, studies, options) is Ended.TERMINATED:
+    if run_worker(until_answered(context.database_url), context.settings, studies, options) is Ended.TERMINATED:
         raise click.Abort
 
 
@@ -73,14 +73,16 @@ def start(
 @format_option
 @pass_context
 def list_(context: Context, ended: bool, format: str) -> None:
-    """List workers; lost: not heard of for half a minute, its trials go to others."""
+    """List workers; lost: not heard of for the length of its lease, its trials go to others."""
     with context.connect() as db:
         from tuner.storage.workers import list_workers
 
-        rows = [vars(worker) for worker in list_workers(db, ended=ended)]
+        rows = [dict(vars(worker)) for worker in list_workers(db, ended=ended)]
     if format == "table":
-        rows = [{**row, "training": _training(row["training"])} for row in rows]
-    emit(rows, ("host", "pid", "state", "device", "slots", "training", "last_seen", "reason"), format)
+        for row in rows:
+            row["serves"] = "all that run" if row["serves"] is None else ", ".join(row["serves"])
+            row["training"] = _training(row["training"])
+    emit(rows, ("host", "pid", "state", "device", "slots", "serves", "training", "last_seen", "reason"), format)
 
 
 def _training(trials: Mapping[str, Sequence[int]]) -> str:

@@ -6,13 +6,15 @@ Times are the server's own. A trial's lease row says whether it is held: `lease_
 
 CANCELLED_REASON = "the study was cancelled"
 LOST_REASON = "its worker was not heard of any more"
-CUT_OFF_REASON = "no worker reached the database any more"
+CUT_OFF_REASON = "its worker was lost while no other reached the database"
 
 LOCK = "SELECT 1 FROM tuner.study WHERE study_id = %(study)s FOR UPDATE;"
 
-# Writes of an attempt go through only while it holds the trial.
+# Writes of an attempt go through only while it holds the trial, and no other program has ended that.
 _OPEN = "lease.outcome IS NULL AND lease.lease_until IS NOT NULL"
-_FENCE = f"lease.trial_id = %(trial)s AND lease.attempt = %(attempt)s AND {_OPEN}"
+_MINE = f"lease.trial_id = %(trial)s AND lease.attempt = %(attempt)s AND {_OPEN}"
+_FENCE = f"""{_MINE}
+    AND EXISTS (SELECT FROM public.trials WHERE trials.trial_id = lease.trial_id AND trials.state = 'RUNNING')"""
 
 # Each worker has a lease of its own length.
 _RENEWED = "clock_timestamp() + (SELECT lease FROM tuner.worker WHERE worker.worker_id = lease.worker_id)"
@@ -26,7 +28,7 @@ UTC_NOW = "clock_timestamp() AT TIME ZONE 'utc'"  # Optuna keeps naive times in 
 # What a study has used of its budget. Ended trials were added up when they ended, so that this costs the same however
 # many there are.
 SPENT = f"""
-SELECT study.study_id, study.state, used.*,
+SELECT study.study_id, study.state, study.reason, used.*,
     (study.budget ->> 'trials' IS NULL OR used.trials < (study.budget ->> 'trials')::int)
         AND (study.budget ->> 'total_epochs' IS NULL
             OR used.reserved_epochs + study.epochs <= (study.budget ->> 'total_epochs')::bigint)
@@ -57,18 +59,10 @@ _ELSEWHERE = """EXISTS (
 )"""
 
 # A trial that this worker has killed often enough is left to others, if there are any.
-_SPARED = f"""lease.deaths >= %(max_deaths)s
-    AND EXISTS (SELECT FROM tuner.attempt WHERE attempt.trial_id = lease.trial_id
-        AND attempt.worker_id = %(worker)s AND attempt.ended IN {_DEATHS})
-    AND {
-    _ELSEWHERE.format(
-        trial="lease",
-        died='''(SELECT attempt.worker_id FROM tuner.attempt
-        WHERE attempt.trial_id = lease.trial_id AND attempt.ended IN '''
-        + _DEATHS
-        + ")",
-    )
-}"""
+_DIED_BEFORE = f"""SELECT worker_id FROM tuner.attempt
+    WHERE attempt.trial_id = lease.trial_id AND attempt.attempt > lease.forgiven AND attempt.ended IN {_DEATHS}"""
+_SPARED = f"""lease.deaths >= %(max_deaths)s AND %(worker)s IN ({_DIED_BEFORE})
+    AND {_ELSEWHERE.format(trial="lease", died=f"({_DIED_BEFORE})")}"""
 
 # One trial, under the study's lock: the one that this request was given already, else one whose lease ran out, else one
 # that was given back, else a new number. A row that is locked is being renewed: its worker lives. Optuna numbers trials
@@ -97,10 +91,10 @@ WITH me AS (
         lease_until = clock_timestamp() + me.lease, started_at = clock_timestamp()
     FROM free, me WHERE lease.trial_id = free.trial_id RETURNING lease.*
 ), gone_on AS (
-    UPDATE trials SET state = 'RUNNING' FROM taken WHERE trials.trial_id = taken.trial_id
+    UPDATE trials SET state = 'RUNNING' FROM taken WHERE trials.trial_id = taken.trial_id AND trials.state = 'WAITING'
 ), trial AS (
     INSERT INTO trials (number, study_id, state, datetime_start)
-    SELECT spent.trials, spent.study_id, 'RUNNING', {UTC_NOW} FROM spent
+    SELECT spent.trials, spent.study_id, 'RUNNING', {UTC_NOW} FROM spent, me
     WHERE spent.state = 'running' AND spent.affordable
         AND NOT EXISTS (SELECT FROM answered) AND NOT EXISTS (SELECT FROM free)
     RETURNING trial_id, number
@@ -115,18 +109,21 @@ WITH me AS (
     UNION ALL SELECT trial_id, attempt, worker_id, started_at FROM started
 ), finished AS (
     UPDATE tuner.study SET state = 'finished', ended_at = clock_timestamp() FROM spent
-    WHERE study.study_id = spent.study_id AND spent.state IN ('running', 'stopping') AND spent.open = 0
-        AND NOT EXISTS (SELECT FROM trial)
+    WHERE study.study_id = spent.study_id AND spent.open = 0
+        AND (spent.state = 'stopping' OR (spent.state = 'running' AND NOT spent.affordable))
     RETURNING study.state
 ), claimed AS (
     SELECT * FROM answered UNION ALL SELECT * FROM taken UNION ALL SELECT * FROM started
 ), died AS (  -- what `lost` has just written is not seen here
     SELECT attempt.attempt, attempt.worker_id, attempt.ended, attempt.reason FROM tuner.attempt, claimed
-    WHERE attempt.trial_id = claimed.trial_id AND attempt.attempt < claimed.attempt
+    WHERE attempt.trial_id = claimed.trial_id
+        AND attempt.attempt > claimed.forgiven AND attempt.attempt < claimed.attempt
         AND (attempt.ended IN {_DEATHS} OR (attempt.ended IS NULL AND (SELECT died FROM free)))
 )
-SELECT coalesce(finished.state, spent.state) AS state, spent.open, claimed.trial_id, claimed.number, claimed.attempt,
+SELECT coalesce(finished.state, spent.state) AS state, spent.reason, spent.open,
+    claimed.trial_id, claimed.number, claimed.attempt,
     claimed.deaths, claimed.checkpoint,
+    (SELECT trials.state::text FROM trials WHERE trials.trial_id = claimed.trial_id) AS trial_state,
     EXISTS (
         SELECT FROM trial_system_attributes AS written
         WHERE written.trial_id = claimed.trial_id AND written.key = 'tuner:history'
@@ -231,11 +228,31 @@ _HELD_BY_WORKER = f"lease.worker_id = %(worker)s AND {_OPEN}"
 GIVE_BACK = _GIVE_BACK.format(seconds_held=SECONDS_HELD, whose=_FENCE)
 GIVE_BACK_ALL = _GIVE_BACK.format(seconds_held=SECONDS_HELD, whose=_HELD_BY_WORKER)
 
-# The number, the point and the curve stay; what it had spent is open again.
+# Another program has ended a trial that an attempt holds: that stands, and is entered in our books.
+ADOPT = f"""{LOCK}
+WITH held AS (
+    UPDATE tuner.lease SET outcome = CASE trials.state::text
+            WHEN 'COMPLETE' THEN 'complete' WHEN 'PRUNED' THEN 'pruned' ELSE 'cancelled' END,
+        reason = 'ended by another program', seconds = lease.seconds + {SECONDS_HELD}, lease_until = NULL,
+        finish_seq = study.last_finish_seq + 1
+    FROM tuner.study, public.trials
+    WHERE study.study_id = lease.study_id AND trials.trial_id = lease.trial_id
+        AND trials.state IN ('COMPLETE', 'PRUNED', 'FAIL') AND {_MINE}
+    RETURNING lease.*
+), counted AS (
+    UPDATE tuner.study SET last_finish_seq = last_finish_seq + 1,
+        finished_epochs = finished_epochs + held.epoch, finished_seconds = finished_seconds + held.seconds
+    FROM held WHERE study.study_id = held.study_id
+)
+UPDATE tuner.attempt SET ended = held.outcome, ended_at = clock_timestamp(), reason = held.reason
+FROM held WHERE attempt.trial_id = held.trial_id AND attempt.attempt = held.attempt"""
+
+# The number, the point and the curve stay. What such a trial had spent moves from the study's account back to its own.
 RETRY = """
 WITH freed AS (
-    UPDATE tuner.lease SET outcome = NULL, reason = NULL, finish_seq = NULL, deaths = 0, request = NULL
-    WHERE study_id = %(study)s AND number = ANY (%(numbers)s::int[])
+    UPDATE tuner.lease SET outcome = NULL, reason = NULL, finish_seq = NULL, deaths = 0, request = NULL,
+        forgiven = attempt
+    WHERE study_id = %(study)s AND number = ANY (%(numbers)s::int[]) AND outcome IS NOT NULL
     RETURNING trial_id, epoch, seconds
 ), waiting AS (
     UPDATE public.trials SET state = 'WAITING', datetime_complete = NULL
@@ -257,8 +274,11 @@ FROM tuner.worker WHERE worker.worker_id = %(worker)s"""
 
 RENEW = f"""
 UPDATE tuner.worker SET last_seen = clock_timestamp() WHERE worker_id = %(worker)s;
+SELECT FROM tuner.lease WHERE {_HELD_BY_WORKER} ORDER BY trial_id FOR UPDATE;
 UPDATE tuner.lease SET lease_until = {_RENEWED} WHERE {_HELD_BY_WORKER};
 {PULSE};
-SELECT study.study_id, study.state,
+SELECT worker.worker_id IS NOT NULL AS known, study.study_id, study.state,
     (SELECT max(number) FROM tuner.lease WHERE lease.study_id = study.study_id) AS highest
-FROM tuner.study WHERE study_id = ANY (%(studies)s::int[])"""
+FROM (VALUES (1)) AS one
+LEFT JOIN tuner.worker ON worker.worker_id = %(worker)s
+LEFT JOIN tuner.study ON study.study_id = ANY (%(studies)s::int[])"""

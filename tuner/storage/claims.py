@@ -7,6 +7,7 @@ attempt still holds the trial. Every call may be repeated after a lost connectio
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +17,11 @@ from optuna.distributions import distribution_to_json
 
 from tuner.search.distributions import distribution
 from tuner.spec.space import Point, Space
-from tuner.states import Outcome, StudyState
+from tuner.states import Outcome, StudyState, TrialState
 from tuner.storage import claim_statements as sql
 from tuner.storage.connection import Database, Row
+
+log = logging.getLogger("tuner.storage")
 
 GIVEN_BACK = "given_back"  # the end of an attempt that nothing went wrong with
 MAX_DEATHS = 3  # crashes and lost leases after which a trial is given up, if they came on two workers
@@ -48,6 +51,7 @@ class Nothing:
 
     state: StudyState | None  # None: the study was deleted
     open: int = 0  # trials that others hold
+    reason: str | None = None  # why it was paused, where no person did it
 
     @property
     def ended(self) -> bool:
@@ -82,12 +86,16 @@ def claim(db: Database, study_id: int, worker_id: UUID, request: UUID) -> Claim 
         if row is None:
             return Nothing(state=None)
         if row.trial_id is None:
-            return Nothing(state=StudyState(row.state), open=row.open)
+            return Nothing(state=StudyState(row.state), open=row.open, reason=row.reason)
         held = Held(study_id=study_id, trial_id=row.trial_id, number=row.number, attempt=row.attempt)
-        if row.state == StudyState.CANCELLED:
+        if TrialState(row.trial_state or TrialState.RUNNING).finished:
+            adopt(db, held)
+        elif row.state == StudyState.CANCELLED:
             tell(db, held, Ending(outcome=Outcome.CANCELLED, reason=sql.CANCELLED_REASON))
         elif row.deaths >= MAX_DEATHS and (row.dead_workers > 1 or not row.elsewhere):
-            tell(db, held, _given_up(row))
+            ending = _given_up(row)
+            log.warning("trial %d %s: %s", held.number, ending.outcome, ending.reason)
+            tell(db, held, ending)
         elif row.deaths >= MAX_DEATHS and row.died_here:
             give_back(db, held, reason="left to another worker: it died here too often")
         else:
@@ -98,7 +106,12 @@ def _given_up(row: Row) -> Ending:
     ended, reason = row.last_death
     outcome = Outcome.TIMED_OUT if ended == Outcome.TIMED_OUT else Outcome.CRASHED
     # The end of an attempt whose lease has just run out is written together with this claim, and not read yet.
-    return Ending(outcome=outcome, reason=f"{reason or sql.LOST_REASON}; given up after {row.deaths} deaths")
+    return Ending(outcome=outcome, reason=f"given up after {row.deaths} deaths, the last: {reason or sql.LOST_REASON}")
+
+
+def adopt(db: Database, held: Held) -> None:
+    """Takes over the end that another program gave to a trial which this attempt holds; nothing where none did."""
+    db.execute(sql.ADOPT, **_fence(held))
 
 
 def write_point(db: Database, held: Held, space: Space, point: Point, history: Mapping[str, Any]) -> bool:
@@ -161,10 +174,15 @@ class Standing:
     highest: int = -1  # number given out
 
 
-def renew(db: Database, worker_id: UUID, study_ids: Sequence[int]) -> dict[int, Standing]:
-    """Says that the worker lives and reaches the database: its leases go on. Returns how its studies stand."""
+def renew(db: Database, worker_id: UUID, study_ids: Sequence[int]) -> dict[int, Standing] | None:
+    """Says that the worker lives and reaches the database: its leases go on.
+
+    Returns how its studies stand; None where the database does not know the worker (any more).
+    """
     rows = db.execute(sql.RENEW, worker=worker_id, studies=list(study_ids))
-    found = {row.study_id: Standing(state=StudyState(row.state), highest=row.highest) for row in rows}
+    if not rows[0].known:
+        return None
+    found = {row.study_id: Standing(state=StudyState(row.state), highest=row.highest) for row in rows if row.study_id}
     return {study_id: found.get(study_id, Standing(state=None)) for study_id in study_ids}
 
 

@@ -30,7 +30,10 @@ def until_answered(
     pause = FIRST_SECONDS
     while True:
         try:
-            return call()
+            answer = call()
+            if pause > FIRST_SECONDS:
+                log.info("answered again")
+            return answer
         except lost as error:
             if time.monotonic() > deadline:
                 raise

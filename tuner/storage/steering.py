@@ -10,7 +10,7 @@ from tuner.errors import InvalidInput, NotFound, StudyChanged
 from tuner.spec.diff import difference
 from tuner.spec.search import BudgetConfig
 from tuner.spec.study import StudySpec
-from tuner.states import StudyState, TrialState
+from tuner.states import Outcome, StudyState, TrialState
 from tuner.storage import claim_statements
 from tuner.storage import study_statements as sql
 from tuner.storage.connection import Database
@@ -101,23 +101,27 @@ def retry_failed(db: Database, name: str, numbers: Sequence[int] | None = None) 
     """Has failed trials run again, all or those of some numbers: the same number and point, from the last checkpoint.
 
     What they have spent stays spent. Returns their numbers. Raises NotFound, or InvalidInput where a trial has not
-    failed or the study was cancelled.
+    failed, the study was cancelled, or its budget of epochs leaves no room for them.
     """
     with db.transaction():
         study = locked_study(db, name)
         if study.state is StudyState.CANCELLED:
             raise InvalidInput(f"study {name!r} was cancelled; first: tuner study resume {name}")
-        states = {row.number: row.state for row in db.execute(sql.TRIAL_STATES, study=study.study_id)}
-        failed = {number for number, state in states.items() if state == TrialState.FAIL}
+        outcomes = {row.number: row.outcome for row in db.execute(sql.OUTCOMES, study=study.study_id)}
+        failed = {
+            number for number, outcome in outcomes.items() if outcome and Outcome(outcome).state is TrialState.FAIL
+        }
         for number in numbers or ():
-            if number not in states:
+            if number not in outcomes:
                 raise NotFound(f"study {name!r} has no trial {number}; `tuner trial list {name}` shows them")
             if number not in failed:
-                raise InvalidInput(f"trial {number} is {states[number]}: only failed trials are run again")
+                now = outcomes[number] or "not ended"
+                raise InvalidInput(f"trial {number} is {now}: only failed trials are run again")
         chosen = sorted(failed if numbers is None else set(numbers))
         if chosen:
             db.execute(claim_statements.RETRY, study=study.study_id, numbers=chosen)
-            if study.state is StudyState.FINISHED:
+            _check_budget(db, study, study.budget)
+            if study.state is StudyState.FINISHED or study.reason:  # paused, for too many had failed
                 _write_state(db, study, StudyState.RUNNING)
     return chosen
 
@@ -147,7 +151,7 @@ def _check_budget(db: Database, study: StudyRecord, budget: BudgetConfig) -> Non
     used = spent(db, study.study_id)
     for key, limit, spent_of_it, meaning in (
         ("trials", budget.trials, used.trials, "trials were started"),
-        ("total_epochs", budget.total_epochs, used.epochs, "epochs were trained"),
+        ("total_epochs", budget.total_epochs, used.reserved_epochs, "epochs are trained or reserved by open trials"),
         ("seconds", budget.seconds, used.seconds, "seconds were trained"),
     ):
         if limit is not None and limit < spent_of_it:

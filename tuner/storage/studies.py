@@ -62,6 +62,7 @@ class StudySummary:
     study_id: int
     name: str
     state: StudyState
+    reason: str | None  # why it was paused, where no person did it
     trials: Mapping[TrialState, int]
     budget: BudgetConfig
     metric: str
@@ -111,6 +112,7 @@ def list_studies(db: Database) -> list[StudySummary]:
             study_id=row.study_id,
             name=row.study_name,
             state=StudyState(row.state),
+            reason=row.reason,
             trials={state: (row.trials or {}).get(state.value, 0) for state in TrialState},
             budget=BudgetConfig.model_validate(row.budget),
             metric=row.metric,
@@ -169,7 +171,7 @@ def find_study(db: Database, name: str, lock: str = "") -> StudyRecord | None:
     if rows:
         return _record(rows[0])
     if db.execute("SELECT FROM public.studies WHERE study_name = %(name)s", name=name):
-        raise InvalidInput(f"study {name!r} in this database was made by another program; give another --name")
+        raise InvalidInput(f"study {name!r} in this database was made by another program: tuner does not touch it")
     return None
 
 

@@ -27,7 +27,7 @@ ORDER BY study_id"""
 NAMES = "SELECT study_name FROM public.studies JOIN tuner.study USING (study_id) ORDER BY study_id"
 
 LIST = f"""
-SELECT study.study_id, studies.study_name, study.state, study.budget, study.created_at, study.ended_at,
+SELECT study.study_id, studies.study_name, study.state, study.reason, study.budget, study.created_at, study.ended_at,
     study.document #>> '{{objective,metric}}' AS metric,
     (SELECT jsonb_object_agg(counted.state, counted.n) FROM (
         SELECT trials.state::text, count(*) AS n FROM public.trials WHERE trials.study_id = study.study_id GROUP BY 1
@@ -61,9 +61,7 @@ UPDATE tuner.study SET state = %(state)s, ended_at = CASE WHEN %(ended)s THEN cl
     failures = CASE WHEN %(state)s = 'running' THEN 0 ELSE failures END
 WHERE study_id = %(study)s"""
 
-TRIAL_STATES = """
-SELECT lease.number, trials.state::text FROM tuner.lease JOIN public.trials USING (trial_id)
-WHERE lease.study_id = %(study)s"""
+OUTCOMES = "SELECT number, outcome FROM tuner.lease WHERE study_id = %(study)s"
 
 # Trials that nobody holds are ended with the study; workers end those that they hold.
 CANCEL_FREE = f"""
@@ -83,6 +81,10 @@ WITH free AS (
         finished_epochs = finished_epochs + (SELECT coalesce(sum(epoch), 0) FROM ended),
         finished_seconds = finished_seconds + (SELECT coalesce(sum(seconds), 0) FROM ended)
     WHERE study_id = %(study)s
+), shown AS (
+    INSERT INTO public.trial_user_attributes (trial_id, key, value_json)
+    SELECT trial_id, 'outcome', '"cancelled"' FROM ended
+    ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json
 )
 UPDATE public.trials SET state = 'FAIL', datetime_complete = {UTC_NOW}
 FROM ended WHERE trials.trial_id = ended.trial_id"""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-
-from optuna.distributions import BaseDistribution, json_to_distribution
 
 from tuner.errors import NotFound
 from tuner.spec.space import Point
 from tuner.states import Outcome, TrialState
 from tuner.storage.claim_statements import SECONDS_HELD
 from tuner.storage.connection import Database, Row
+from tuner.storage.frozen import parse_distribution
 from tuner.storage.studies import StudyRecord
 
 BEST = "best"
@@ -65,9 +63,12 @@ class TrialDetails:
 _TRIALS = f"""
 SELECT trials.trial_id, trials.number, trials.state::text, trials.datetime_start, trials.datetime_complete,
     coalesce(lease.epoch, 0) AS epochs, coalesce(lease.attempt, 0) AS attempts, coalesce(lease.deaths, 0) AS deaths,
-    lease.outcome, coalesce(lease.reason, (SELECT reason FROM tuner.attempt
-        WHERE attempt.trial_id = trials.trial_id AND ended_at IS NOT NULL ORDER BY attempt.attempt DESC LIMIT 1)
-    ) AS reason, coalesce(lease.seconds, 0) + {SECONDS_HELD} AS seconds, lease.checkpoint,
+    lease.outcome, CASE WHEN lease.lease_until < clock_timestamp() THEN 'its worker is lost: another will take it'
+        ELSE coalesce(lease.reason, (
+            SELECT reason FROM tuner.attempt
+            WHERE attempt.trial_id = trials.trial_id AND attempt.attempt > lease.forgiven AND ended_at IS NOT NULL
+            ORDER BY attempt.attempt DESC LIMIT 1
+        )) END AS reason, coalesce(lease.seconds, 0) + {SECONDS_HELD} AS seconds, lease.checkpoint,
     lease.finish_seq, worker.host || ':' || worker.pid AS worker,
     (SELECT value FROM public.trial_values WHERE trial_values.trial_id = trials.trial_id AND objective = 0) AS value,
     (SELECT value_json::int FROM public.trial_user_attributes AS attribute
@@ -176,7 +177,7 @@ def _record(row: Row) -> TrialRecord:
         best_epoch=row.best_epoch,
         latest=row.latest,
         params={
-            name: _distribution(kind).to_external_repr(value) for name, (value, kind) in (row.params or {}).items()
+            name: parse_distribution(kind).to_external_repr(value) for name, (value, kind) in (row.params or {}).items()
         },
         epochs=row.epochs,
         attempts=row.attempts,
@@ -190,12 +191,6 @@ def _record(row: Row) -> TrialRecord:
         started_at=_utc(row.datetime_start),
         ended_at=_utc(row.datetime_complete),
     )
-
-
-@functools.cache
-def _distribution(text: str) -> BaseDistribution:
-    """Parsed once: a study has few, and parsing is slow."""
-    return json_to_distribution(text)
 
 
 def _utc(time: datetime | None) -> datetime | None:

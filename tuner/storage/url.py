@@ -12,17 +12,22 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 from tuner.errors import InvalidInput
 
 CONNECT_SECONDS = 10
-KEEPALIVE_IDLE_SECONDS = 10
-KEEPALIVE_INTERVAL_SECONDS = 5
+# A connection into nothing is noticed within a third of a lease, so that it is renewed over another one in time.
+KEEPALIVE_IDLE_SECONDS = 4
+KEEPALIVE_INTERVAL_SECONDS = 2
 KEEPALIVE_COUNT = 3
-UNACKNOWLEDGED_MILLISECONDS = 25_000  # what was sent and not acknowledged for so long breaks the connection
+UNACKNOWLEDGED_MILLISECONDS = 10_000  # what was sent and not acknowledged for so long breaks the connection
 
 DRIVER = "postgresql+psycopg2"
 SCHEMES = ("postgres", "postgresql", DRIVER)
 SECRETS = ("password", "sslpassword")
 
 # Optuna's tables stand in `public` also for a user called tuner, whose "$user" would be our own schema.
-SESSION = r"-c search_path=public -c timezone=UTC -c default_transaction_isolation=read\ committed"
+# A laptop that is closed in the middle of a command must not hold a study's lock for the night.
+SESSION = (
+    r"-c search_path=public -c timezone=UTC -c default_transaction_isolation=read\ committed "
+    "-c idle_in_transaction_session_timeout=15s"
+)
 
 # The user part is greedy: an "@" that somebody forgot to write as %40 belongs to the password, never to the host.
 _URL = re.compile(

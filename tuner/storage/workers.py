@@ -29,6 +29,7 @@ class WorkerRecord:
     version: str  # of tuner
     state: WorkerState
     reason: str | None  # why it ended, where something was wrong
+    serves: Sequence[str] | None  # studies; None: all that run
     trials: int  # that it holds now
     training: Mapping[str, Sequence[int]]  # these: name of a study -> numbers
     started_at: datetime
@@ -37,7 +38,11 @@ class WorkerRecord:
 
 
 _LIST = """
-SELECT worker.*, worker.last_seen < clock_timestamp() - worker.lease AS silent, held.*
+SELECT worker.*, worker.last_seen < clock_timestamp() - worker.lease AS silent, held.*,
+    CASE WHEN worker.studies IS NOT NULL THEN (
+        SELECT coalesce(array_agg(study_name ORDER BY study_id), '{}') FROM public.studies
+        WHERE study_id = ANY (worker.studies)
+    ) END AS serves
 FROM tuner.worker CROSS JOIN LATERAL (
     SELECT coalesce(sum(cardinality(numbers)), 0)::int AS trials, jsonb_object_agg(study_name, numbers) AS training
     FROM (
@@ -47,7 +52,10 @@ FROM tuner.worker CROSS JOIN LATERAL (
         GROUP BY studies.study_name
     ) AS by_study WHERE study_name IS NOT NULL
 ) AS held
-WHERE %(all)s OR worker.ended_at IS NULL
+WHERE %(all)s OR (worker.ended_at IS NULL AND (
+    worker.last_seen > clock_timestamp() - worker.lease
+    OR EXISTS (SELECT FROM tuner.lease WHERE lease.worker_id = worker.worker_id AND lease.lease_until IS NOT NULL)
+))
 ORDER BY worker.started_at, worker.worker_id"""
 
 _REGISTER = f"""
@@ -101,8 +109,20 @@ def unregister(db: Database, worker_id: UUID, reason: str | None = None) -> None
     )
 
 
+def serving(db: Database, study_id: int) -> int:
+    """How many live workers serve a study, whether they train or wait."""
+    (row,) = db.execute(
+        "SELECT count(*)::int AS workers FROM tuner.worker WHERE ended_at IS NULL "
+        "AND last_seen > clock_timestamp() - lease AND (studies IS NULL OR %(study)s = ANY (studies))",
+        study=study_id,
+    )
+    return int(row.workers)
+
+
 def list_workers(db: Database, *, ended: bool = False) -> list[WorkerRecord]:
-    """Workers in the order in which they started, those that ended only if asked for."""
+    """Workers in the order in which they started; those that ended, or were lost and have lost their trials to others,
+    only if asked for.
+    """
     return [
         WorkerRecord(
             worker_id=row.worker_id,
@@ -113,6 +133,7 @@ def list_workers(db: Database, *, ended: bool = False) -> list[WorkerRecord]:
             version=row.version,
             state=WorkerState.ENDED if row.ended_at else WorkerState.LOST if row.silent else WorkerState.ALIVE,
             reason=row.reason,
+            serves=row.serves,
             trials=row.trials,
             training=row.training or {},
             started_at=row.started_at,

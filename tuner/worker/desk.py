@@ -75,7 +75,7 @@ class StudyDesk:
                 proposal = self._propose(db, claim.held.number)
             point = proposal.point
             if not claims.write_point(db, claim.held, self._spec.space, point, proposal.history):
-                return Refused(held=claim.held)
+                return self._refused(db, claim.held)
         self._trials[claim.held] = trial
         config = self._spec.space.resolve(point).model_dump_json()
         return Claimed(
@@ -118,13 +118,17 @@ class StudyDesk:
                 own = checkpoint if epoch == max(curve) else None
                 progress = Progress(curve=written, checkpoint=own, attributes=seen.attributes)
                 pruned = self._end(db, held, seen, Outcome.PRUNED, f"pruned after epoch {epoch}", {}, progress)
-                return Pruned(held=held, epoch=epoch) if pruned else Refused(held=held)
+                return Pruned(held=held, epoch=epoch) if pruned else self._refused(db, held)
         if claims.report(db, held, Progress(curve=written, checkpoint=checkpoint, attributes=seen.attributes)):
             self._trials[held] = seen
             if checkpoint is not None:
                 self._sweep(checkpoint)
             return None
         del self._trials[held]
+        return self._refused(db, held)
+
+    def _refused(self, db: Database, held: Held) -> Refused:
+        claims.adopt(db, held)  # perhaps it was not another attempt, but another program that has ended the trial
         return Refused(held=held)
 
     def _hopeless(self, history: History, held: Held, trial: _Trial, epoch: int) -> bool:
@@ -142,7 +146,7 @@ class StudyDesk:
         if trial is None:
             return None  # it had been pruned when its training ended
         told = self._end(db, held, trial, outcome, reason, attributes, Progress())
-        return None if told else Refused(held=held)
+        return None if told else self._refused(db, held)
 
     def give_back(self, db: Database, held: Held, *, death: Outcome | None, reason: str | None) -> None:
         if held in self._trials:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-FIRST_TRIALS = 3  # that die, and none has trained an epoch: something is wrong here
+FIRST_DEATHS = 3  # and no trial has trained an epoch: something is wrong here
 
 
 class Fitness:
-    """Until one trial has trained an epoch or ended well, crashes are held against the worker, not the trial."""
+    """Until one trial has trained an epoch or ended in order, crashes are held against the worker too."""
 
     def __init__(self) -> None:
         self.proven = False
-        self._died: set[int] = set()
+        self._deaths = 0
 
     def prove(self) -> None:
         self.proven = True
 
-    def died(self, trial_id: int) -> bool:
+    def died(self) -> bool:
         """Takes note of a trial that died here; whether that is reason to give the worker up."""
-        self._died.add(trial_id)
-        return not self.proven and len(self._died) >= FIRST_TRIALS
+        self._deaths += 1
+        return not self.proven and self._deaths >= FIRST_DEATHS

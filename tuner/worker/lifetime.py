@@ -28,6 +28,7 @@ class Lifetime:
         self.failure: Exception | None = None
         self._left_to_begin = count
         self._time_is_up = None if time_limit is None else time.monotonic() + time_limit
+        self.why = "its worker was told to end"  # what runs is given back
         self._drain_until: float | None = None
         self._terminated = False
 
@@ -42,6 +43,7 @@ class Lifetime:
 
     def may_begin(self, asking: int) -> bool:
         """Whether one more trial may be claimed while so many claims are on their way."""
+        self.tick(time.monotonic())
         return not self.draining and (self._left_to_begin is None or self._left_to_begin > asking)
 
     def began(self) -> None:
@@ -55,18 +57,22 @@ class Lifetime:
             self.at_once = True
         else:
             self._terminated = True
-            self._drain("asked to end")
+            self._drain()
+            log.info("told to end: epochs that end within %.0f s are finished", DRAIN_SECONDS)
 
     def fail(self, error: Exception, *, at_once: bool = False) -> None:
         """It cannot go on."""
         self.failure = self.failure or error
         self.at_once = self.at_once or at_once
-        self._drain("cannot go on")
+        self.why = "its worker could not go on"
+        self._drain()
 
     def tick(self, now: float) -> None:
         """Looks at the clock (time.monotonic)."""
-        if self._time_is_up is not None and now >= self._time_is_up:
-            self._drain("the time limit is reached")
+        if self._time_is_up is not None and now >= self._time_is_up and not self.draining:
+            self.why = "its worker's time limit was reached"
+            self._drain()
+            log.info("the time limit is reached: epochs that end within %.0f s are finished", DRAIN_SECONDS)
         if self._drain_until is not None and now >= self._drain_until and not self.at_once:
             log.warning("what still runs goes back to its last checkpoint")
             self.at_once = True
@@ -83,7 +89,6 @@ class Lifetime:
             return Ended.TERMINATED
         return Ended.NOTHING_LEFT if nothing_left else Ended.ENOUGH
 
-    def _drain(self, why: str) -> None:
+    def _drain(self) -> None:
         if self._drain_until is None:
-            log.info("%s: epochs that end within %.0f s are finished", why, DRAIN_SECONDS)
             self._drain_until = time.monotonic() + DRAIN_SECONDS

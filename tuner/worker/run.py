@@ -16,7 +16,8 @@ from tuner.storage import workers
 from tuner.storage.artifacts import open_store
 from tuner.storage.connection import Database
 from tuner.storage.object_store import ObjectStore
-from tuner.storage.studies import get_study
+from tuner.storage.retry import until_answered
+from tuner.storage.studies import check_version, get_study
 from tuner.storage.url import parse
 from tuner.worker.artifact_thread import ArtifactThread
 from tuner.worker.children import Child, prepare_fork_server
@@ -25,6 +26,7 @@ from tuner.worker.lifetime import Ended, Lifetime
 from tuner.worker.loop import EventLoop
 from tuner.worker.storage_thread import StorageThread
 from tuner.worker.supervisor import Supervisor
+from tuner.worker.sweeper import Sweeper
 from tuner.worker.timing import HANG_SECONDS
 
 TRAINING = "tuner.worker.torch_training:TorchTraining"  # a name: a supervisor imports no torch
@@ -47,11 +49,14 @@ def run_worker(database_url: str, settings: Settings, studies: Sequence[str], op
     Raises NotFound, DatabaseError, ArtifactError or DataError where it cannot go on.
     """
     db = Database(_without_environment(database_url), application="tuner worker")
-    serve = [get_study(db, name) for name in studies] or None
+    serve = [until_answered(partial(get_study, db, name)) for name in studies] or None
+    for study in serve or ():
+        check_version(study)
     store = open_store(settings)
     store.check_writable()
     worker_id = uuid4()
-    workers.register(
+    register = partial(
+        workers.register,
         db,
         worker_id,
         host=platform.node(),
@@ -62,26 +67,37 @@ def run_worker(database_url: str, settings: Settings, studies: Sequence[str], op
         lease_seconds=settings.lease_seconds,
         studies=[study.study_id for study in serve] if serve else None,
     )
+    until_answered(register)
     loop = EventLoop()
     loop.catch_signals()
     if options.stop_with_stdin:
         threading.Thread(target=_watch_stdin, args=(loop,), daemon=True).start()
-    make_storage = partial(StorageThread, db, worker_id, serve, heartbeat_seconds=settings.heartbeat_seconds)
+    make_storage = partial(
+        StorageThread, db, worker_id, serve, heartbeat_seconds=settings.heartbeat_seconds, register=register
+    )
+    sweeper = None
     storage: StorageThread | ArtifactThread
     if isinstance(store, ObjectStore):
         storage = ArtifactThread(store, make_storage, loop.answer)
     else:
-        storage = make_storage(sweep=store.sweep, answer=loop.answer)
+        sweeper = Sweeper(store.sweep)
+        sweeper.start()
+        storage = make_storage(sweep=sweeper.post, answer=loop.answer)
     storage.start()
     prepare_fork_server(options.training)
-    return Supervisor(
+    supervisor = Supervisor(
         storage,
         loop,
         slots=min(options.slots, options.count or options.slots),
         artifacts=store.root,
         start_child=lambda slot: Child(options.training, options.device, slot, options.hang_seconds),
         lifetime=Lifetime(options.count, options.time_limit),
-    ).run()
+    )
+    try:
+        return supervisor.run()
+    finally:
+        if sweeper is not None:
+            sweeper.finish()
 
 
 def _without_environment(url: str) -> str:

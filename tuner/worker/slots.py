@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from tuner.storage.artifacts import TrialArtifacts
@@ -9,6 +10,7 @@ from tuner.storage.claims import Held
 from tuner.worker.children import Child
 from tuner.worker.events import Claimed
 from tuner.worker.messages import EpochsDone, Finished, StopTrial, Train, Unable
+from tuner.worker.timing import DRAIN_SECONDS
 
 
 @dataclass
@@ -17,7 +19,9 @@ class Work:
 
     held: Held
     files: TrialArtifacts
-    releasing: bool = False  # told to leave a checkpoint and be given back
+    released_at: float | None = None  # clock: told to finish its epoch and be given back
+    why_released: str | None = None
+    hurried: bool = False  # and then, to stop at its next step
     over: bool = False  # pruned, cancelled or lost: whatever its training still says is dropped
 
     def is_meant_by(self, message: EpochsDone | Finished | Unable) -> bool:
@@ -62,11 +66,20 @@ class Slot:
         work.over = True
         self._stop(work, after_epoch=False)
 
-    def release(self, work: Work) -> None:
+    def release(self, work: Work, why: str) -> None:
         """Has the child finish its epoch, leave a checkpoint and say so."""
-        if not work.releasing and not work.over:
-            work.releasing = True
+        if work.released_at is None and not work.over:
+            work.released_at, work.why_released = time.monotonic(), why
             self._stop(work, after_epoch=True)
+
+    def hurry(self, now: float) -> None:
+        """Stops a released trial whose epoch has not ended within the grace: it goes back to its last checkpoint."""
+        work = self.work
+        if work is None or work.hurried or work.released_at is None:
+            return
+        if now - work.released_at >= DRAIN_SECONDS:
+            work.hurried = True
+            self._stop(work, after_epoch=False)
 
     def _stop(self, work: Work, *, after_epoch: bool) -> None:
         self.child.send(StopTrial(trial_id=work.held.trial_id, attempt=work.held.attempt, after_epoch=after_epoch))

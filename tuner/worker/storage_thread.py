@@ -17,10 +17,10 @@ from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
-from tuner.errors import InvalidInput
+from tuner.errors import DatabaseError, InvalidInput
 from tuner.states import Outcome, StudyState
 from tuner.storage import claims, workers
-from tuner.storage.claims import Held, Nothing
+from tuner.storage.claims import Held, Nothing, Standing
 from tuner.storage.connection import Database
 from tuner.storage.retry import until_answered
 from tuner.storage.studies import StudyRecord, running_studies
@@ -82,6 +82,7 @@ class StorageThread(threading.Thread):
         sweep: Callable[[str], None],  # removes the files that a stored checkpoint makes useless
         answer: Callable[[StorageAnswer], None],
         heartbeat_seconds: float,
+        register: Callable[[], None],  # makes the worker known, once more if need be
     ) -> None:
         super().__init__(name="storage", daemon=True)
         self._db = db
@@ -92,7 +93,9 @@ class StorageThread(threading.Thread):
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self._desks: dict[int, StudyDesk] = {}
         self._not_understood: set[int] = set()  # studies of another version of tuner
+        self._said: dict[int, StudyState | None] = {}  # study -> state in which nothing could be claimed
         self._heartbeat_seconds = heartbeat_seconds
+        self._register = register
         self._renew_at = time.monotonic() + heartbeat_seconds
 
     def post(self, request: Request) -> None:
@@ -114,6 +117,8 @@ class StorageThread(threading.Thread):
                         self._look_ahead(held.study_id, held.number)
         except Exception as error:  # nothing can be stored any more: the supervisor must know
             self._answer(StorageFailed(error=error))
+            with contextlib.suppress(DatabaseError):  # but for that, perhaps
+                self._leave(str(error))
         finally:
             self._db.close()
 
@@ -126,12 +131,19 @@ class StorageThread(threading.Thread):
                 return self._requests.get(timeout=max(0.0, self._renew_at - time.monotonic()))
 
     def _renew(self) -> None:
-        standings = self._until_answered(lambda: claims.renew(self._db, self._worker_id, list(self._desks)))
+        standings = self._until_answered(self._say_alive)
         self._renew_at = time.monotonic() + self._heartbeat_seconds
         self._answer(Renewed(states={study: standing.state for study, standing in standings.items()}))
         for study, standing in standings.items():
+            if standing.state is None:
+                del self._desks[study]  # it was deleted
             if standing.state is StudyState.RUNNING:  # others may have taken the number that was looked ahead to
                 self._look_ahead(study, standing.highest)
+
+    def _say_alive(self) -> dict[int, Standing]:
+        while (standings := claims.renew(self._db, self._worker_id, list(self._desks))) is None:
+            self._register()  # a standby that took over may not have heard of it
+        return standings
 
     def _look_ahead(self, study_id: int, highest: int) -> None:
         """So that a slot which becomes free need not wait for the sampler."""
@@ -180,9 +192,18 @@ class StorageThread(threading.Thread):
     def _claim_from(self, study: StudyRecord, slot: int, request: UUID) -> Claimed | Refused | Nothing:
         desk = self._desk(study)
         answer = desk.claim(self._db, slot, self._worker_id, request) if desk else Nothing(state=study.state)
-        if isinstance(answer, Nothing) and answer.ended and desk and desk.idle:
-            del self._desks[study.study_id]  # with the history that it holds
+        if isinstance(answer, Nothing):
+            self._explain(study, answer)
+            if answer.ended and desk and desk.idle:
+                del self._desks[study.study_id]  # with the history that it holds
         return answer
+
+    def _explain(self, study: StudyRecord, nothing: Nothing) -> None:
+        """Says once why nothing comes of a study; that others train its last trials goes without saying."""
+        if nothing.state is not StudyState.RUNNING and self._said.get(study.study_id, "") != nothing.state:
+            state = "was deleted" if nothing.state is None else f"is {nothing.state}"
+            log.info("study %s %s%s", study.name, state, f": {nothing.reason}" if nothing.reason else "")
+        self._said[study.study_id] = nothing.state
 
     def _desk(self, study: StudyRecord) -> StudyDesk | None:
         if study.study_id not in self._desks and study.study_id not in self._not_understood:

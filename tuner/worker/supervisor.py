@@ -32,7 +32,7 @@ from tuner.worker.events import (
     Terminate,
     Tick,
 )
-from tuner.worker.fitness import FIRST_TRIALS, Fitness
+from tuner.worker.fitness import FIRST_DEATHS, Fitness
 from tuner.worker.lifetime import Ended, Lifetime
 from tuner.worker.loop import EventLoop
 from tuner.worker.messages import EpochsDone, Finished, Message, Ready, Unable
@@ -73,7 +73,8 @@ class Supervisor:
         self._devices: dict[int, str] = {}  # slot -> where it trains
         self._ask_at = 0.0  # clock: when idle slots ask again
         self._nothing_left = False
-        self._slots = [Slot(index=index, child=start_child(index)) for index in range(slots)]
+        self._slot_count = slots
+        self._slots: list[Slot] = []
 
     def run(self) -> Ended:
         """Works until nothing is left to do or it is told to stop.
@@ -81,6 +82,9 @@ class Supervisor:
         Raises the error that made it impossible to go on, after what ran was given back.
         """
         try:
+            for index in range(self._slot_count):
+                self._slots.append(Slot(index=index, child=self._start_child(index)))
+            self._ticked_at = time.monotonic()  # the first child waited for torch to be imported
             for event in self._loop.events(lambda: [(slot.index, slot.child) for slot in self._slots]):
                 self._handle(event)
                 if self._life.draining:
@@ -140,7 +144,7 @@ class Supervisor:
         files = TrialArtifacts(root=self._artifacts, study=claimed.study_folder, trial_id=held.trial_id)
         slot.work = work = Work(held=held, files=files)
         if self._life.draining:
-            self._give_back(slot, work)
+            self._give_back(slot, work, reason=self._life.why)
             return
         log.info("trial %d, attempt %d, in slot %d", held.number, held.attempt, slot.index)
         slot.begin(claimed, work)
@@ -168,7 +172,7 @@ class Supervisor:
                     checkpoint = work.stored_checkpoint(name)
                     self._storage.post(Report(held=work.held, curve=curve, checkpoint=checkpoint))
             case Finished(outcome=None):
-                self._give_back(slot, work)
+                self._give_back(slot, work, reason=work.why_released)
             case Finished(outcome=Outcome.CRASHED, reason=reason) if not self._fitness.proven:
                 self._mourn(slot, reason or "its training crashed", Outcome.CRASHED)
             case Finished(outcome=Outcome() as outcome, reason=reason, attributes=attributes):
@@ -185,7 +189,7 @@ class Supervisor:
                     self._life.fail(_MACHINE_FAULTS.get(error, WorkersFailed)(reason))
                 self._give_back(slot, work, reason=reason)
 
-    def _give_back(self, slot: Slot, work: Work, *, reason: str | None = None) -> None:
+    def _give_back(self, slot: Slot, work: Work, *, reason: str | None) -> None:
         if not work.over:
             self._storage.post(GiveBack(held=work.held, death=None, reason=reason))
         self._free(slot)
@@ -214,7 +218,7 @@ class Supervisor:
                     self._storage.post(cancelled)
                     slot.abandon(work)
                 case StudyState.PAUSED:
-                    slot.release(work)
+                    slot.release(work, "the study was paused")
 
     # --- children ---------------------------------------------------------------------------------------------------
 
@@ -238,9 +242,9 @@ class Supervisor:
         work = slot.work
         if work is not None and not work.over:
             self._storage.post(GiveBack(held=work.held, death=death, reason=reason))
-            if self._fitness.died(work.held.trial_id):
-                everything = f"the first {FIRST_TRIALS} trials of this worker all died, the last: {reason}"
-                self._life.fail(WorkerUnfit(everything))
+            if self._fitness.died():
+                deaths = f"trials died {FIRST_DEATHS} times on this worker before any trained an epoch, the last time"
+                self._life.fail(WorkerUnfit(f"{deaths}: {reason}"))
         self._free(slot)
 
     # --- the worker's own life --------------------------------------------------------------------------------------
@@ -258,12 +262,13 @@ class Supervisor:
             silent = slot.child.hung_for()
             if silent is not None:
                 self._mourn(slot, f"made no step for {silent:.0f} s", Outcome.TIMED_OUT)
+            slot.hurry(now)
         self._life.tick(now)
 
     def _release_all(self) -> None:
         for slot in self._slots:
             if slot.work is not None:
-                slot.release(slot.work)
+                slot.release(slot.work, self._life.why)
 
     def _finished(self) -> bool:
         if self._life.at_once:

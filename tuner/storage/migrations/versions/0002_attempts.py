@@ -27,6 +27,8 @@ ALTER TABLE tuner.worker
     ADD studies int[],                                          -- that it serves; null: all that run
     ADD reason  text;                                           -- why it ended, where something was wrong
 
+ALTER TABLE tuner.lease ADD forgiven int NOT NULL DEFAULT 0;    -- deaths up to this attempt do not count any more
+
 CREATE TABLE tuner.attempt (                                    -- each start of a trial
     trial_id   int NOT NULL REFERENCES tuner.lease (trial_id) ON DELETE CASCADE,
     attempt    int NOT NULL,
