@@ -91,7 +91,7 @@ budget: {}
 
 def test_grid_under_kills(arena: Arena, form: Form, figures: Figures) -> None:
     workers, kills, changes = form(
-        (4, 6, {"model__units": "{choices: [8, 16]}", "model__dropout": "{low: 0.0, high: 0.2, step: 0.1}"}),
+        (4, 4, {"model__units": "{choices: [8, 16]}", "model__dropout": "{low: 0.0, high: 0.1, step: 0.1}"}),
         (16, 50, {}),
     )
     study = arena.study(GRID, "grid", **changes)
