@@ -228,6 +228,42 @@ def test_a_trial_that_somebody_else_ended(storage: PostgresStorage, other: Postg
     assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.COMPLETE, 0.75, {1: 0.25})
 
 
+@pytest.mark.parametrize("looked", [False, True])
+def test_parameters_of_a_trial_that_somebody_else_ended_at_once(
+    storage: PostgresStorage, other: PostgresStorage, study_id: int, looked: bool
+) -> None:
+    """One process proposes points, another evaluates them, faster than parameters are written."""
+    trial_id = storage.create_new_trial(study_id)
+    storage.set_trial_param(trial_id, "x", 0.5, UNIT)
+    storage.set_trial_user_attr(trial_id, "note", "proposed")
+    other.set_trial_user_attr(trial_id, "note", "evaluated")
+    other.set_trial_state_values(trial_id, TrialState.COMPLETE, [0.75])
+    if looked:
+        assert storage.get_all_trials(study_id)[0].state is TrialState.COMPLETE
+    until(lambda: other.get_trial(trial_id).params == {"x": 0.5}, WRITE_BEHIND_SECONDS + 10)
+    (trial,) = storage.get_all_trials(study_id)
+    assert (trial.state, trial.value, trial.params) == (TrialState.COMPLETE, 0.75, {"x": 0.5})
+    assert trial.user_attrs == {"note": "evaluated"}
+
+
+def test_parameters_of_a_trial_that_two_told(storage: PostgresStorage, other: PostgresStorage, study_id: int) -> None:
+    trial_id = storage.create_new_trial(study_id)
+    storage.set_trial_param(trial_id, "x", 0.5, UNIT)
+    other.set_trial_state_values(trial_id, TrialState.COMPLETE, [0.75])
+    with pytest.raises(UpdateFinishedTrialError):
+        storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [0.25])
+    trial = other.get_trial(trial_id)
+    assert (trial.value, trial.params) == (0.75, {"x": 0.5})
+
+
+def test_a_pickled_trial_has_its_parameters(storage: PostgresStorage, other: PostgresStorage, study_id: int) -> None:
+    trial = study_in(storage).ask()
+    trial.suggest_float("x", 0, 1)
+    sent = pickle.loads(pickle.dumps(trial))
+    assert set(other.get_trial(trial._trial_id).params) == {"x"}
+    assert sent.params == trial.params
+
+
 def test_the_end_of_an_own_trial_is_seen_without_writing_it(
     storage: PostgresStorage, other: PostgresStorage, study_id: int
 ) -> None:
@@ -270,6 +306,28 @@ def test_a_new_trial_looks_for_what_was_enqueued_meanwhile(
     study.ask()
     study_in(other).enqueue_trial({"x": 0.5})
     assert study.ask().suggest_float("x", 0, 1) == 0.5
+
+
+def test_an_objective_that_looks_at_the_study_sees_what_is_new(
+    storage: PostgresStorage, other: PostgresStorage, study_id: int
+) -> None:
+    study = study_in(storage)
+    study.ask().suggest_float("x", 0, 1)
+    other.create_new_trial(study_id, create_trial(value=0.5))
+    assert len(study.get_trials(deepcopy=False)) == 2
+    assert study.best_value == 0.5
+
+
+def test_an_added_trial_bears_no_mark(db: Database, storage: PostgresStorage, study_id: int) -> None:
+    """Optuna's own storage and the dashboard would show it."""
+    for state in (TrialState.COMPLETE, TrialState.FAIL):
+        value = 0.5 if state is TrialState.COMPLETE else None
+        storage.create_new_trial(study_id, create_trial(state=state, value=value, system_attrs={"note": 1}))
+    study = study_in(storage)
+    study.enqueue_trial({"x": 0.5})
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=2)
+    keys = {row.key for row in db.execute("SELECT key FROM trial_system_attributes")}
+    assert keys == {"note", "fixed_params"}
 
 
 def test_pruners_that_keep_notes(database_url: str, storage: PostgresStorage, study_id: int) -> None:
@@ -498,6 +556,22 @@ def test_deleting_a_study_that_workers_serve(db: Database, storage: PostgresStor
     assert not claims.tell(db, claimed.held, Ending(outcome=Outcome.COMPLETE, value=0.5))
 
 
+def test_deleting_a_study_waits_for_a_worker_that_writes(
+    db: Database, storage: PostgresStorage, claimed: Claim, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Workers lock a lease before its trial."""
+    deleting = threading.Thread(target=storage.delete_study, args=[claimed.held.study_id])
+    with Database(storage._url) as worker, worker.transaction():
+        worker.execute("UPDATE tuner.lease SET lease_until = NULL")
+        deleting.start()
+        blocked = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        until(lambda: db.execute(blocked))
+        worker.execute("UPDATE trials SET state = 'WAITING'")
+    deleting.join()
+    assert "deadlock" not in caplog.text
+    assert storage.get_all_studies() == []
+
+
 # --- the rest --------------------------------------------------------------------------------------------------------
 
 
@@ -507,17 +581,41 @@ def test_an_empty_database_gets_its_tables(empty_database_url: str) -> None:
     assert len(study.trials) == 2
 
 
-def test_an_attribute_that_cannot_be_stored_does_not_poison_the_trial(storage: PostgresStorage, study_id: int) -> None:
+def test_an_attribute_that_cannot_be_stored_does_not_poison_the_trial(
+    storage: PostgresStorage, other: PostgresStorage, study_id: int
+) -> None:
     study = study_in(storage)
     trial = study.ask()
     with pytest.raises(TypeError):
         trial.set_user_attr("set", {1, 2})
-    trial.set_user_attr("long" * 200, 1)
-    with pytest.raises(DatabaseError, match="too long"):
-        trial.report(0.5, 1)
+    for name in ("long" * 200, "nul\0", "\ud800", 7):
+        for call in (
+            lambda name: trial.set_user_attr(name, 1),
+            lambda name: storage.set_trial_system_attr(trial._trial_id, name, 1),
+            lambda name: trial.suggest_float(name, 0, 1),
+        ):
+            with pytest.raises(InvalidInput, match="name"):
+                call(name)
+    with pytest.raises(TypeError), pytest.warns(UserWarning, match="for persistent storage"):
+        trial.suggest_categorical("set", [{1}, {2}])
+    trial.suggest_float("x" * 512, 0, 1)
     trial.report(0.5, 1)
     study.tell(trial, 0.5)
-    assert storage.get_all_trials(study_id)[0].value == 0.5
+    (stored,) = other.get_all_trials(study_id)
+    assert (stored.value, set(stored.params), stored.user_attrs) == (0.5, {"x" * 512}, {})
+
+
+def test_a_report_that_is_refused_takes_no_parameter_with_it(
+    storage: PostgresStorage, other: PostgresStorage, study_id: int
+) -> None:
+    study = study_in(storage)
+    trial = study.ask()
+    trial.suggest_float("x", 0, 1)
+    with pytest.raises(DatabaseError, match="out of range"):
+        trial.report(0.5, 2**40)
+    study.tell(trial, 0.5)
+    (stored,) = other.get_all_trials(study_id)
+    assert (stored.params, stored.value) == (trial.params, 0.5)
 
 
 def test_no_password_is_shown(password_server: Callable[[str | None], str]) -> None:

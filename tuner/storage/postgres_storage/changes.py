@@ -11,6 +11,10 @@ from typing import Any
 from optuna.distributions import BaseDistribution, distribution_to_json
 from optuna.trial import FrozenTrial
 
+from tuner.errors import InvalidInput
+
+LONGEST_NAME = 512  # characters, in Optuna's tables
+
 
 @dataclass(kw_only=True)
 class Changes:
@@ -20,13 +24,8 @@ class Changes:
     reported: dict[int, float] = field(default_factory=dict)  # step -> intermediate value
     objectives: dict[int, float] = field(default_factory=dict)  # objective, from 0 -> value
 
-    def add(self, later: Changes) -> None:
-        for kind in self.kinds():
-            getattr(self, kind).update(getattr(later, kind))
-
-    @classmethod
-    def kinds(cls) -> tuple[str, ...]:
-        return tuple(kind.name for kind in fields(cls))
+    def followed_by(self, later: Changes) -> Changes:
+        return Changes(**{kind.name: getattr(self, kind.name) | getattr(later, kind.name) for kind in fields(self)})
 
     @classmethod
     def of(cls, template: FrozenTrial) -> Changes:
@@ -74,3 +73,29 @@ class Changes:
 
 def numbered(values: Sequence[float] | None) -> dict[int, float]:
     return dict(enumerate(values or ()))
+
+
+# What the database would refuse is refused when it is set: later, it would take with it what is written beside it.
+
+
+def storable_name(name: str) -> str:
+    """The name of a parameter or an attribute. Raises InvalidInput."""
+    if not isinstance(name, str) or any(char == "\0" or "\ud800" <= char <= "\udfff" for char in name):
+        raise InvalidInput(f"{name!r} is no name of a parameter or an attribute: it must be text, without NUL")
+    if len(name) > LONGEST_NAME:
+        raise InvalidInput(
+            f"the name {name[:20]}… of a parameter or an attribute is too long: "
+            f"{len(name)} characters, where {LONGEST_NAME} are possible"
+        )
+    return name
+
+
+def storable_value(value: Any) -> Any:
+    """As it will be read again; the caller's may change before it is written. Raises TypeError for what is no JSON."""
+    return json.loads(json.dumps(value))
+
+
+def storable_distribution(distribution: BaseDistribution) -> BaseDistribution:
+    """Raises TypeError for choices that are no JSON."""
+    distribution_to_json(distribution)
+    return distribution

@@ -18,12 +18,19 @@ from tuner.storage.postgres_storage.studies import StudyStorage, no_study
 PROPOSAL_SECONDS = 5.0
 
 
+class Proposal(threading.local):
+    """How far this thread is with the point of a new trial."""
+
+    study_id: int | None = None
+    begun = False  # a parameter was suggested
+
+
 class TrialReader(StudyStorage):
     def _begin(self) -> None:
         super()._begin()
         self._studies: dict[int, StudyCache] = {}
         self._study_of: dict[int, int] = {}  # trial_id -> study_id, of all trials held in memory
-        self._thread = threading.local()  # .proposing: the study of which this thread has a new trial
+        self._proposal = Proposal()
 
     def delete_study(self, study_id: int) -> None:
         super().delete_study(study_id)
@@ -44,12 +51,16 @@ class TrialReader(StudyStorage):
         return copy.deepcopy(trials) if deepcopy else trials
 
     def _proposes_from(self, study: StudyCache, study_id: int, states: Container[TrialState] | None) -> bool:
-        """Whether this is a sampler that looks again at what was read when its trial was asked for."""
-        return (
-            getattr(self._thread, "proposing", None) == study_id
-            and time.monotonic() < study.synced_at + PROPOSAL_SECONDS
-            and (states is None or TrialState.WAITING not in states)  # another trial is being asked for
-        )
+        """Whether this is a sampler that looks again at what was read when its trial was asked for.
+
+        Samplers look before the first parameter; only those that mind running trials look again for each of the rest.
+        Whoever asks for waiting trials asks for another trial.
+        """
+        if self._proposal.study_id != study_id or time.monotonic() > study.synced_at + PROPOSAL_SECONDS:
+            return False
+        if states is None:
+            return not self._proposal.begun
+        return TrialState.WAITING not in states and (not self._proposal.begun or TrialState.RUNNING in states)
 
     def _sync(self, study: StudyCache, study_id: int, states: Container[TrialState] | None = None) -> None:
         asked_at = time.monotonic()
@@ -59,6 +70,10 @@ class TrialReader(StudyStorage):
             raise no_study(study_id)
         study.synced(rows, asked_at)
         self._study_of.update((row.trial_id, study_id) for row in rows if row.trial_id is not None)
+
+    def _cache_of(self, trial_id: int) -> StudyCache | None:
+        """What is held of the trial's study, if the trial is held."""
+        return self._studies.get(self._study_of.get(trial_id, -1))
 
     def _forget(self, study_id: int) -> None:
         for trial_id in self._studies.pop(study_id, StudyCache()).ids():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tuner.storage import study_statements
+from tuner.storage.claim_statements import UTC_NOW
 from tuner.storage.frozen import COLUMNS, DETAILS, REQUEST_KEY
 from tuner.storage.postgres_storage.changes import Changes
-
-_UTC_NOW = "clock_timestamp() AT TIME ZONE 'utc'"  # Optuna keeps naive times in UTC
 
 # --- studies ---------------------------------------------------------------------------------------------------------
 
@@ -24,11 +23,12 @@ SELECT study.study_id, given.place - 1, given.direction::studydirection
 FROM study, unnest(%(directions)s::text[]) WITH ORDINALITY AS given (direction, place);
 SELECT study_id FROM studies WHERE study_name = %(name)s"""
 
-# Locks in the order of `tuner study delete`; claims, new trials and writes that have begun are waited for, so that
-# no row comes in behind the deletion.
+# Locks in the order of the workers, a lease before its trial; claims, new trials and writes that have begun are waited
+# for, so that no row comes in behind the deletion.
 DELETE_STUDY = f"""
 SELECT FROM tuner.study WHERE study_id = %(study)s FOR UPDATE;
 SELECT FROM studies WHERE study_id = %(study)s FOR UPDATE;
+SELECT FROM tuner.lease WHERE study_id = %(study)s ORDER BY trial_id FOR UPDATE;
 SELECT FROM trials WHERE study_id = %(study)s FOR UPDATE;
 {study_statements.DELETE}"""
 
@@ -94,49 +94,47 @@ _UNMARK = f"""unmarked AS (
     WHERE attribute.trial_id = trial.trial_id AND attribute.key = '{REQUEST_KEY}'
 )"""
 
-# One part for each kind of `Changes`; `trial` is the row that is to be written, if it may be.
-_PARTS = {
-    "params": """params AS (
+# One for each kind of `Changes`; `trial` is the row that is to be written, if it may be.
+_INSERTS = {
+    "params": """
     INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)
     SELECT trial.trial_id, given.name, given.value, given.distribution
     FROM trial, unnest(%(param_names)s::text[], %(param_values)s::float8[], %(param_distributions)s::text[])
         WITH ORDINALITY AS given (name, value, distribution, place)
-    ORDER BY given.place
-    ON CONFLICT (trial_id, param_name)
-        DO UPDATE SET param_value = excluded.param_value, distribution_json = excluded.distribution_json
-)""",
-    "user_attributes": """user_attributes AS (
+    ORDER BY given.place""",
+    "user_attributes": """
     INSERT INTO trial_user_attributes (trial_id, key, value_json)
     SELECT trial.trial_id, given.key, given.value
-    FROM trial, unnest(%(user_keys)s::text[], %(user_values)s::text[]) AS given (key, value)
-    ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json
-)""",
-    "system_attributes": """system_attributes AS (
+    FROM trial, unnest(%(user_keys)s::text[], %(user_values)s::text[]) AS given (key, value)""",
+    "system_attributes": """
     INSERT INTO trial_system_attributes (trial_id, key, value_json)
     SELECT trial.trial_id, given.key, given.value
-    FROM trial, unnest(%(system_keys)s::text[], %(system_values)s::text[]) AS given (key, value)
-    ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json
-)""",
-    "reported": """reported AS (
+    FROM trial, unnest(%(system_keys)s::text[], %(system_values)s::text[]) AS given (key, value)""",
+    "reported": """
     INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type)
     SELECT trial.trial_id, given.step,
         CASE WHEN given.value NOT IN ('NaN', 'Infinity', '-Infinity') THEN given.value END,
         (CASE given.value WHEN 'NaN' THEN 'NAN' WHEN 'Infinity' THEN 'INF_POS' WHEN '-Infinity' THEN 'INF_NEG'
             ELSE 'FINITE' END)::trialintermediatevaluetype
-    FROM trial, unnest(%(steps)s::int[], %(reported)s::float8[]) AS given (step, value)
-    ON CONFLICT (trial_id, step) DO UPDATE SET
-        intermediate_value = excluded.intermediate_value, intermediate_value_type = excluded.intermediate_value_type
-)""",
-    "objectives": """objectives AS (
+    FROM trial, unnest(%(steps)s::int[], %(reported)s::float8[]) AS given (step, value)""",
+    "objectives": """
     INSERT INTO trial_values (trial_id, objective, value, value_type)
     SELECT trial.trial_id, given.objective,
         CASE WHEN given.value NOT IN ('Infinity', '-Infinity') THEN given.value END,
         (CASE given.value WHEN 'Infinity' THEN 'INF_POS' WHEN '-Infinity' THEN 'INF_NEG'
             ELSE 'FINITE' END)::trialvaluetype
-    FROM trial, unnest(%(objectives)s::int[], %(objective_values)s::float8[]) AS given (objective, value)
-    ON CONFLICT (trial_id, objective) DO UPDATE SET value = excluded.value, value_type = excluded.value_type
-)""",
+    FROM trial, unnest(%(objectives)s::int[], %(objective_values)s::float8[]) AS given (objective, value)""",
 }
+_REPLACE = {
+    "params": """(trial_id, param_name)
+    DO UPDATE SET param_value = excluded.param_value, distribution_json = excluded.distribution_json""",
+    "user_attributes": "(trial_id, key) DO UPDATE SET value_json = excluded.value_json",
+    "system_attributes": "(trial_id, key) DO UPDATE SET value_json = excluded.value_json",
+    "reported": """(trial_id, step) DO UPDATE SET
+    intermediate_value = excluded.intermediate_value, intermediate_value_type = excluded.intermediate_value_type""",
+    "objectives": "(trial_id, objective) DO UPDATE SET value = excluded.value, value_type = excluded.value_type",
+}
+_KEEP = dict.fromkeys(_INSERTS, "DO NOTHING")
 
 # Trials that tuner's workers have not ended are theirs.
 _OPEN = """state IN ('RUNNING', 'WAITING')
@@ -145,13 +143,16 @@ _OPEN = """state IN ('RUNNING', 'WAITING')
 _HOLD = f"""
     SELECT trial_id FROM trials WHERE trial_id = %(trial)s AND {_OPEN} FOR NO KEY UPDATE
 """
+_HOLD_ENDED = """
+    SELECT trial_id FROM trials WHERE trial_id = %(trial)s AND state NOT IN ('RUNNING', 'WAITING') FOR NO KEY UPDATE
+"""
 _START = f"""
-    UPDATE trials SET state = 'RUNNING', datetime_start = {_UTC_NOW}
+    UPDATE trials SET state = 'RUNNING', datetime_start = {UTC_NOW}
     WHERE trial_id = %(trial)s AND state = 'WAITING' AND {_OPEN} RETURNING trial_id, datetime_start
 """
 _MOVE = f"""
     UPDATE trials SET state = %(state)s::trialstate,
-        datetime_complete = CASE WHEN %(state)s NOT IN ('RUNNING', 'WAITING') THEN {_UTC_NOW} END
+        datetime_complete = CASE WHEN %(state)s NOT IN ('RUNNING', 'WAITING') THEN {UTC_NOW} END
     WHERE trial_id = %(trial)s AND {_OPEN} RETURNING trial_id, datetime_complete
 """
 
@@ -161,7 +162,7 @@ _MOVE = f"""
 _CREATE = f"""
     INSERT INTO trials (number, study_id, state, datetime_start, datetime_complete)
     SELECT (SELECT count(*) FROM trials WHERE study_id = %(study)s), study_id, %(state)s::trialstate,
-        CASE WHEN %(now)s THEN {_UTC_NOW} ELSE %(start)s::timestamp END, %(complete)s::timestamp
+        CASE WHEN %(now)s THEN {UTC_NOW} ELSE %(start)s::timestamp END, %(complete)s::timestamp
     FROM studies
     WHERE study_id = %(study)s AND NOT EXISTS (SELECT FROM made)
         AND NOT EXISTS (SELECT FROM tuner.study WHERE study.study_id = %(study)s)
@@ -202,13 +203,25 @@ def move_trial(changes: Changes) -> str:
     return _write(_MOVE, [_UNMARK, *_needed(changes)])
 
 
+def complete_trial(changes: Changes) -> str:
+    """Adds what an ended trial lacks, changes nothing that it has, and gives it as TRIAL does."""
+    return f"{_write(_HOLD_ENDED, _needed(changes, _KEEP))};{TRIAL}"
+
+
 def _write(trial: str, parts: Sequence[str]) -> str:
     return f"WITH {', '.join([f'trial AS ({trial})', *parts])} SELECT * FROM trial"
 
 
-def _needed(changes: Changes) -> list[str]:
-    return [part for kind, part in _PARTS.items() if getattr(changes, kind)]
+def _needed(changes: Changes, on_conflict: Mapping[str, str] = _REPLACE) -> list[str]:
+    return [
+        f"{kind} AS ({insert}\n    ON CONFLICT {on_conflict[kind]}\n)"
+        for kind, insert in _INSERTS.items()
+        if getattr(changes, kind)
+    ]
 
+
+# Once it is known that a trial was made, the mark of its request has served.
+UNMARK = f"DELETE FROM trial_system_attributes WHERE trial_id = %(trial)s AND key = '{REQUEST_KEY}'"
 
 # WAITING becomes RUNNING; no row where it does not wait, or is the workers'.
 START_TRIAL = _write(_START, [_REQUEST])
