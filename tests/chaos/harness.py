@@ -265,3 +265,34 @@ def frozen(process: Process) -> Iterator[None]:
         yield
     finally:
         process.signal(signal.SIGCONT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldTrial:
+    """A trial that a worker held when its row was read."""
+
+    trial_id: int
+    attempt: int
+    deaths: int
+
+    def next_attempt(self, arena: Arena) -> Row | None:
+        """Waits until somebody has begun it again; None where it had been about to end, and did."""
+
+        def seen() -> Row:
+            (row,) = arena.rows(
+                "SELECT attempt, outcome, started_at FROM tuner.lease WHERE trial_id = %(t)s", t=self.trial_id
+            )
+            return row
+
+        until(lambda: seen().attempt > self.attempt or seen().outcome is not None, f"another attempt at {self}")
+        return seen() if seen().attempt > self.attempt else None
+
+
+def held_by(arena: Arena, worker: Process) -> list[HeldTrial]:
+    rows = arena.rows(
+        """
+        SELECT trial_id, attempt, deaths FROM tuner.lease JOIN tuner.worker USING (worker_id)
+        WHERE pid = %(pid)s AND lease_until IS NOT NULL AND outcome IS NULL""",
+        pid=worker.pid,
+    )
+    return [HeldTrial(trial_id=row.trial_id, attempt=row.attempt, deaths=row.deaths) for row in rows]

@@ -7,7 +7,7 @@ import signal
 from dataclasses import dataclass, field
 
 from tests.chaos import checks
-from tests.chaos.harness import Arena, Process, frozen, until
+from tests.chaos.harness import Arena, Process, frozen, held_by, until
 from tests.chaos.stub import Behaviour
 from tuner.storage.studies import StudyRecord
 
@@ -55,16 +55,8 @@ class Killer:
 
     def _may_die(self, victim: Process) -> bool:
         """Whether it is up and holds a trial, and none that has died twice."""
-        return bool(
-            self.arena.number(
-                """
-                SELECT coalesce(max(lease.deaths) < %(limit)s, false)
-                FROM tuner.lease JOIN tuner.worker USING (worker_id)
-                WHERE worker.pid = %(pid)s AND lease.lease_until IS NOT NULL AND lease.outcome IS NULL""",
-                pid=victim.pid,
-                limit=checks.SURVIVED_DEATHS,
-            )
-        )
+        held = held_by(self.arena, victim)
+        return bool(held) and all(trial.deaths < checks.SURVIVED_DEATHS for trial in held)
 
     def kill(self, count: int, epochs: int, seconds: float = 600.0) -> None:
         """Kills at random moments of the study's progress, in epochs done, all before the last twentieth of it."""

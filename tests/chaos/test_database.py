@@ -85,7 +85,8 @@ def test_lost_answers(arena: Arena, form: Form, figures: Figures, proxy: Proxy) 
     killer.until_finished()
     trials = _assert_whole(arena, study)
     deaths = checks.deaths(arena, study)
-    assert deaths <= kills  # a child may be between two trials
+    assert 0 < deaths <= kills  # a child may be between two trials
+    assert arena.rows("SELECT FROM tuner.attempt WHERE ended IN ('lost', 'given_back')") == []
     figures.update(
         answers_lost=cuts, of=dict(proxy.cut.most_common()), trials=trials, doubled=0, kills=kills, deaths=deaths
     )

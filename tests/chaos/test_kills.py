@@ -5,9 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -26,42 +24,29 @@ class Repeated:
     """Epochs that were trained more than once, read off the logs of the trials."""
 
     epochs: int
-    most: int  # by one attempt
-    most_seconds: float
+    most_seconds: float  # that one attempt spent on epochs which an earlier one had trained
+    longest_epoch: float  # seconds
 
 
 def repeated(arena: Arena, study: StudyRecord) -> Repeated:
-    trials = (arena.artifacts / study.folder).iterdir()
-    found = [_repeated_by_attempt(sorted(trial.glob("*.log"), key=lambda log: int(log.stem))) for trial in trials]
-    attempts = [attempt for attempts in found for attempt in attempts]
-    return Repeated(
-        epochs=sum(count for count, _ in attempts),
-        most=max((count for count, _ in attempts), default=0),
-        most_seconds=max((seconds for _, seconds in attempts), default=0.0),
-    )
-
-
-def _repeated_by_attempt(logs: Sequence[Path]) -> list[tuple[int, float]]:
-    """For each attempt: how many of its epochs an earlier one had trained, and the seconds these took."""
-    trained: set[int] = set()
-    attempts: list[tuple[int, float]] = []
-    for line in "".join(log.read_text() for log in logs).splitlines():
-        if re.search(r"trial \d+, attempt \d+", line):
-            attempts.append((0, 0.0))
-        elif epoch := re.search(r"epoch (\d+)  .*  ([\d.]+) s$", line):
-            if int(epoch[1]) in trained:
-                count, seconds = attempts[-1]
-                attempts[-1] = count + 1, seconds + float(epoch[2])
-            trained.add(int(epoch[1]))
-    return attempts
+    again: list[list[float]] = []  # for each attempt, the seconds of each epoch that it repeated
+    longest = 0.0
+    for trial in (arena.artifacts / study.folder).iterdir():
+        trained: set[str] = set()
+        for log in sorted(trial.glob("*.log"), key=lambda log: int(log.stem)):
+            epochs = re.findall(r"epoch (\d+)  .*  ([\d.]+) s$", log.read_text(), re.MULTILINE)
+            again.append([float(seconds) for epoch, seconds in epochs if epoch in trained])
+            trained |= {epoch for epoch, _ in epochs}
+            longest = max([longest, *(float(seconds) for _, seconds in epochs)])
+    return Repeated(epochs=sum(map(len, again)), most_seconds=max(map(sum, again), default=0.0), longest_epoch=longest)
 
 
 def test_random_kills(arena: Arena, form: Form, figures: Figures) -> None:
-    """What is repeated is bounded by the time between two checkpoints: here 0.4 s of work, and an epoch."""
+    """What is repeated is bounded by the time between two checkpoints: here 0.4 s of work."""
     trials, workers, kills, seeds = form((20, 4, 6, 1), (500, 8, 200, 5))
     epochs = 20
     behaviour = Behaviour(epoch_seconds=0.05, checkpoint_epochs=8)
-    total = Counter[str]()
+    total, most = Counter[str](), 0.0
     for seed in range(seeds):
         size = {"budget__trials": trials, "training__epochs": epochs, "search__seed": seed}
         undisturbed = arena.study(name=f"undisturbed-{seed}", **size)
@@ -78,16 +63,16 @@ def test_random_kills(arena: Arena, form: Form, figures: Figures) -> None:
         checks.assert_gapless_curves(arena, study, epochs)
         checks.assert_equal(arena, study, undisturbed)
         again = repeated(arena, study)
+        assert again.most_seconds <= CHECKPOINT_SECONDS
         total.update(trials=trials, supervisors=killer.supervisors, children=killer.children, repeated=again.epochs)
-        total["most"] = max(total["most"], again.most)
-        assert again.most * behaviour.epoch_seconds <= 2.0 + behaviour.epoch_seconds
+        most = max(most, again.most_seconds)
     until(lambda: not arena.orphans(), "children end with their supervisors")
     figures.update(
         trials=total["trials"],
         killed_supervisors=total["supervisors"],
         killed_children=total["children"],
         epochs_repeated=total["repeated"],
-        at_most_by_a_kill=f"{total['most'] * behaviour.epoch_seconds:.2f} s",
+        at_most_by_a_kill=f"{most:.2f} s",
     )
 
 
@@ -106,7 +91,7 @@ budget: {}
 
 def test_grid_under_kills(arena: Arena, form: Form, figures: Figures) -> None:
     workers, kills, changes = form(
-        (4, 6, {"model__units": "{choices: [8, 16]}", "model__dropout": "{low: 0.0, high: 0.2, step: 0.1}"}),
+        (4, 4, {"model__units": "{choices: [8, 16]}", "model__dropout": "{low: 0.0, high: 0.1, step: 0.1}"}),
         (16, 50, {}),
     )
     study = arena.study(GRID, "grid", **changes)
@@ -156,7 +141,8 @@ def test_random_kills_of_a_real_training(arena: Arena, form: Form, figures: Figu
     checks.assert_gapless_curves(arena, study, 8)
     checks.assert_equal(arena, study, undisturbed)
     again = repeated(arena, study)
-    assert again.most <= 1 or again.most_seconds <= 2 * CHECKPOINT_SECONDS
+    # An epoch may be trained while the pointer to a checkpoint is on its way.
+    assert again.most_seconds <= CHECKPOINT_SECONDS + again.longest_epoch
     figures.update(
         trials=trials,
         killed_supervisors=killer.supervisors,

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import psutil
 
 from tests.chaos import audit, checks
-from tests.chaos.harness import Arena, Figures, Form, Process, until
+from tests.chaos.harness import Arena, Figures, Form, HeldTrial, Process, held_by, until
 from tests.chaos.stub import Behaviour
 from tuner.states import StudyState
-from tuner.storage.connection import Row
 from tuner.storage.steering import set_state
 
 
@@ -21,8 +20,7 @@ from tuner.storage.steering import set_state
 class Zombie:
     worker: Process
     children: list[psutil.Process]  # frozen with it
-    trial_id: int
-    attempt: int  # that it takes itself to hold
+    held: HeldTrial
 
     def thaw(self) -> None:
         for child in self.children:
@@ -33,20 +31,14 @@ class Zombie:
 def freeze(arena: Arena, worker: Process, rng: random.Random) -> Zombie | None:
     """Stops a supervisor, and its child at even odds, if it holds a trial that may be lost once more."""
     worker.signal(signal.SIGSTOP)
-    held = arena.rows(
-        """
-        SELECT trial_id, attempt FROM tuner.lease JOIN tuner.worker USING (worker_id)
-        WHERE pid = %(pid)s AND lease_until IS NOT NULL AND outcome IS NULL AND deaths < %(limit)s""",
-        pid=worker.pid,
-        limit=checks.SURVIVED_DEATHS,
-    )
-    if not held:
+    held = held_by(arena, worker)
+    if not held or held[0].deaths >= checks.SURVIVED_DEATHS:
         worker.signal(signal.SIGCONT)
         return None
     children = worker.children() if rng.random() < 0.5 else []
     for child in children:
         child.suspend()
-    return Zombie(worker=worker, children=children, trial_id=held[0].trial_id, attempt=held[0].attempt)
+    return Zombie(worker=worker, children=children, held=held[0])
 
 
 def test_zombies(arena: Arena, form: Form, figures: Figures) -> None:
@@ -68,7 +60,7 @@ def test_zombies(arena: Arena, form: Form, figures: Figures) -> None:
             if worker.pid not in chosen and (zombie := freeze(arena, worker, rng)) is not None:
                 chosen[worker.pid] = zombie
             time.sleep(0.01)
-        zombies += sum(_lost_its_trial(arena, zombie) for zombie in chosen.values())
+        zombies += sum(zombie.held.next_attempt(arena) is not None for zombie in chosen.values())
         for zombie in chosen.values():
             zombie.thaw()
         time.sleep(1.0)
@@ -85,14 +77,3 @@ def test_zombies(arena: Arena, form: Form, figures: Figures) -> None:
     refused = sum(worker.log.read_text().count("was given to another worker") for worker in workers)
     assert refused >= zombies
     figures.update(zombies=zombies, refused=refused, accepted=0, of_writes=writes)
-
-
-def _lost_its_trial(arena: Arena, zombie: Zombie) -> bool:
-    """Waits until another attempt has the trial; False where it had ended just before its worker was stopped."""
-
-    def now() -> Row:
-        (row,) = arena.rows("SELECT attempt, outcome FROM tuner.lease WHERE trial_id = %(t)s", t=zombie.trial_id)
-        return row
-
-    until(lambda: now().attempt > zombie.attempt or now().outcome is not None, "another has its trial")
-    return bool(now().attempt > zombie.attempt)

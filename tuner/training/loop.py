@@ -23,7 +23,7 @@ __all__ = ["CHECKPOINT_SECONDS", "Epoch", "Member", "Result", "Stop", "train"]
 
 log = logging.getLogger("tuner.training")
 
-CHECKPOINT_SECONDS = 2.0  # of work between two checkpoints: at most so much, or one epoch, is ever repeated
+CHECKPOINT_SECONDS = 2.0  # of work: at most so much, or one epoch if it is longer, is ever repeated
 
 
 def train(
@@ -40,9 +40,9 @@ def train(
     """Trains a trial on prepared data from its first epoch, or from the checkpoint `resume`, to its last.
 
     `stop` is asked and `progress` ticks at every step. Each epoch is reported, with the path of its checkpoint
-    (below `folder`) where one was due: after CHECKPOINT_SECONDS of work, at the last epoch, at Stop.AFTER_EPOCH.
-    Killed at any time and resumed, a trial ends with the same curve and weights to the bit: on a CPU with the same
-    number of threads, on a GPU with `training.deterministic`.
+    (below `folder`) where one was due: so often that no CHECKPOINT_SECONDS of work are without one, at the last epoch
+    and at Stop.AFTER_EPOCH. Killed at any time and resumed, a trial ends with the same curve and weights to the bit:
+    on a CPU with the same number of threads, on a GPU with `training.deterministic`.
 
     What is the trial's own fault is an outcome: DIVERGED, OUT_OF_MEMORY, INFEASIBLE. Raises ArtifactError for
     checkpoints that cannot be read or written, DataError for data that cannot be read.
@@ -73,7 +73,8 @@ def train(
 
                 path = None
                 last = state.epoch == training.epochs
-                if last or watch.draining or state.seconds - saved >= CHECKPOINT_SECONDS:
+                due = state.seconds - saved + epoch.seconds >= CHECKPOINT_SECONDS  # by the end of another such epoch
+                if last or watch.draining or due:
                     progress.enter(Phase.SAVE)
                     path = folder / f"{state.epoch}.ckpt"
                     checkpoint.save(state.checkpoint(), path)
