@@ -13,7 +13,7 @@ import pytest
 from tests.chaos import checks
 from tests.chaos.harness import Arena, Figures, Form, until
 from tests.chaos.killer import Killer
-from tests.chaos.proxy import Proxy
+from tests.chaos.proxy import LosingProxy
 from tests.chaos.stub import Behaviour
 from tuner.states import StudyState
 from tuner.storage.steering import set_state
@@ -62,13 +62,13 @@ def test_database_restarts(arena: Arena, form: Form, figures: Figures) -> None:
 
 
 @pytest.fixture
-def proxy(arena: Arena, form: Form) -> Iterator[Proxy]:
-    proxy = Proxy(arena.url, form.random)
+def proxy(arena: Arena, form: Form) -> Iterator[LosingProxy]:
+    proxy = LosingProxy(arena.url, form.random)
     yield proxy
     proxy.close()
 
 
-def test_lost_answers(arena: Arena, form: Form, figures: Figures, proxy: Proxy) -> None:
+def test_lost_answers(arena: Arena, form: Form, figures: Figures, proxy: LosingProxy) -> None:
     """Also to those who say that a trial's process has died: each death is counted once."""
     cuts, kills = form((20, 4), (200, 40))
     study = arena.study(budget__trials=100_000, training__epochs=EPOCHS)

@@ -19,7 +19,7 @@ from optuna.study import StudyDirection
 from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState, create_trial
 
-from tests.storage.proxy import Cut, Proxy
+from tests.storage.proxy import CountingProxy, Cut
 from tuner.errors import DatabaseError, InvalidInput
 from tuner.states import Outcome
 from tuner.storage import PostgresStorage, claims, workers
@@ -56,9 +56,17 @@ def study_id(storage: PostgresStorage) -> int:
 
 
 @pytest.fixture
-def proxy(database_url: str) -> Iterator[Proxy]:
-    with Proxy(database_url) as proxy:
+def proxy(database_url: str) -> Iterator[CountingProxy]:
+    with CountingProxy(database_url) as proxy:
         yield proxy
+
+
+@pytest.fixture
+def mine(proxy: CountingProxy, study_id: int) -> Iterator[PostgresStorage]:
+    """A storage that reaches the database through the proxy."""
+    storage = PostgresStorage(proxy.url)
+    yield storage
+    storage.remove_session()  # what waits to be written would wait for a proxy that is gone
 
 
 def study_in(storage: PostgresStorage, **parts: Any) -> optuna.Study:
@@ -97,9 +105,11 @@ def until(condition: Callable[[], object], seconds: float = 20) -> None:
 
 
 @pytest.mark.parametrize("trials", [0, 1000])
-def test_messages_of_a_trial(db: Database, storage: PostgresStorage, study_id: int, proxy: Proxy, trials: int) -> None:
+def test_messages_of_a_trial(
+    db: Database, mine: PostgresStorage, study_id: int, proxy: CountingProxy, trials: int
+) -> None:
     fill(db, study_id, trials)
-    study = study_in(PostgresStorage(proxy.url), pruner=optuna.pruners.MedianPruner(n_startup_trials=0))
+    study = study_in(mine, pruner=optuna.pruners.MedianPruner(n_startup_trials=0))
     study.ask()  # reads what there is
 
     def messages(call: Callable[..., Any], *arguments: Any) -> int:
@@ -390,10 +400,15 @@ def test_a_deleted_study_leaves_nothing(
 @pytest.mark.parametrize("cut", Cut)
 @pytest.mark.parametrize("operation", ["create", "add", "start", "report", "tell", "study", "delete"])
 def test_nothing_is_done_twice(
-    db: Database, storage: PostgresStorage, study_id: int, proxy: Proxy, cut: Cut, operation: str
+    db: Database,
+    storage: PostgresStorage,
+    mine: PostgresStorage,
+    study_id: int,
+    proxy: CountingProxy,
+    cut: Cut,
+    operation: str,
 ) -> None:
     """The connection breaks before a query arrives, or when it is done and its answer is on the way."""
-    mine = PostgresStorage(proxy.url)
     study = study_in(mine)
     study.enqueue_trial({"x": 0.5})
     trial = study.ask()
