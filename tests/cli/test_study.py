@@ -47,7 +47,7 @@ def test_show_says_what_is_to_be_done_next(cli: Cli, study: int, db: Database) -
     assert status() == "running, 1 worker, 0 of 4 trials; next: tuner study watch tiny"
     claims.tell(db, held.held, Ending(outcome=Outcome.COMPLETE, value=0.5), Progress(curve={1: 0.5}))
     cli("study", "pause", "tiny")
-    assert status() == "paused, no worker, 1 of 4 trials; next: tuner study resume tiny"
+    assert status() == "paused, 1 worker, 1 of 4 trials; next: tuner study resume tiny"  # it waits
     cli("study", "cancel", "tiny")
     assert status() == "cancelled, 1 of 4 trials; next: tuner study resume tiny"
 
@@ -60,7 +60,7 @@ def test_show_sums_up_how_trials_ended(cli: Cli, study: int, db: Database) -> No
     assert "3: 1 complete, 1 pruned, 1 failed (1 diverged, 1 crashed)" in cli("study", "show", "tiny").out
     shown = cli("study", "show", "tiny", "--format", "json").json
     assert shown["outcomes"] == {"complete": 1, "diverged": 1, "crashed": 1}
-    assert (shown["running"], shown["workers"]) == (1, 1)
+    assert (shown["running"], shown["workers"]) == (1, 4)  # three of them wait
     assert shown["best"]["number"] == 0
 
 
