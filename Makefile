@@ -4,7 +4,7 @@
 #   make test      the tests; some of them: make test PYTEST="-x tests/spec"
 #   make lint      format, style, types, directions of imports
 #   make check     what CI runs: lint, then test
-#   make chaos     the chaos suite in its full form, which takes an hour (`make test` runs its short form)
+#   make chaos     the chaos suite in its full form, which takes half an hour (`make test` runs its short form)
 #   make clean     remove all that was made here; studies stay, they are in TUNER_HOME
 
 VENV := .venv
