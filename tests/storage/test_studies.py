@@ -298,6 +298,16 @@ class TestRetrying:
             retry_failed(db, "digits")
         assert contents(db) == before
 
+    def test_failures_are_run_again_also_where_seconds_overshot(
+        self, db: Database, make_spec: MakeSpec, worker: UUID
+    ) -> None:
+        """A budget of seconds is always overshot a little; what is run again was begun within it."""
+        study, _ = launch_study(db, make_spec(budget="{seconds: 60}"), VERSIONS)
+        finish(db, study.study_id, worker, None, Outcome.CRASHED)
+        finish(db, study.study_id, worker, 0.5)
+        db.execute("UPDATE tuner.study SET finished_seconds = 65")
+        assert retry_failed(db, "digits") == [0]
+
     def test_deaths_before_a_retry_are_forgiven(self, db: Database, make_spec: MakeSpec, worker: UUID) -> None:
         study, _ = launch_study(db, make_spec(budget="{trials: 1}"), VERSIONS)
         other = uuid4()

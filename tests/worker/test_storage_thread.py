@@ -5,11 +5,12 @@ from __future__ import annotations
 import queue
 from uuid import uuid4
 
+from tests.proxy import Proxy
 from tests.worker.bench import QUICK, Bench
 from tuner.states import Outcome
 from tuner.storage import workers
 from tuner.storage.connection import Database
-from tuner.worker.events import Claimed, NothingToClaim, StorageAnswer
+from tuner.worker.events import Claimed, NothingToClaim, Refused, StorageAnswer
 from tuner.worker.storage_thread import ClaimNext, Close, Report, StorageThread, Tell
 
 
@@ -38,3 +39,36 @@ def test_what_a_trial_says_after_its_study_has_ended_is_dropped(bench: Bench, da
     thread.join(20)
     (row,) = bench.trials(study)
     assert (row.state, row.curve) == ("COMPLETE", [0.5])
+
+
+class Breaking(Proxy):
+    """Loses the connection once, when the worker asks what became of a trial that it holds no longer."""
+
+    broke = False
+
+    def refuses(self, statement: str) -> bool:
+        breaks = "ended by another program" in statement and not self.broke
+        self.broke = self.broke or breaks
+        return breaks
+
+
+def test_a_refusal_is_told_though_the_connection_breaks(bench: Bench, database_url: str) -> None:
+    """Or the training would go on for nothing."""
+    study = bench.study(QUICK, budget__trials="1")
+    worker = uuid4()
+    workers.register(bench.db, worker, host="here", pid=1, device="cpu", slots=1, version="0")
+    answers: queue.Queue[StorageAnswer] = queue.Queue()
+    with Breaking(database_url) as proxy:
+        thread = StorageThread(
+            Database(proxy.url), worker, [study], lambda checkpoint: None, answers.put, 60.0, register=lambda: None
+        )
+        thread.start()
+        thread.post(ClaimNext(slot=0))
+        claimed = answers.get(timeout=20)
+        assert isinstance(claimed, Claimed)
+        bench.db.execute("UPDATE tuner.lease SET attempt = attempt + 1")  # as if others had it by now
+        thread.post(Report(held=claimed.claim.held, curve={1: 0.5}, checkpoint=None))
+        assert answers.get(timeout=20) == Refused(held=claimed.claim.held)
+        assert proxy.broke
+        thread.post(Close(reason=None))
+        thread.join(20)

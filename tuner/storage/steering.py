@@ -120,7 +120,7 @@ def retry_failed(db: Database, name: str, numbers: Sequence[int] | None = None) 
         chosen = sorted(failed if numbers is None else set(numbers))
         if chosen:
             db.execute(claim_statements.RETRY, study=study.study_id, numbers=chosen)
-            _check_budget(db, study, study.budget)
+            _check_budget(db, study, study.budget.model_copy(update={"seconds": None}))  # which are always overshot
             if study.state is StudyState.FINISHED or study.reason:  # paused, for too many had failed
                 _write_state(db, study, StudyState.RUNNING)
     return chosen

@@ -124,11 +124,11 @@ class StudyDesk:
             if checkpoint is not None:
                 self._sweep(checkpoint)
             return None
-        del self._trials[held]
         return self._refused(db, held)
 
     def _refused(self, db: Database, held: Held) -> Refused:
         claims.adopt(db, held)  # perhaps it was not another attempt, but another program that has ended the trial
+        self._trials.pop(held, None)  # last: after a lost connection the refusal must be met again
         return Refused(held=held)
 
     def _hopeless(self, history: History, held: Held, trial: _Trial, epoch: int) -> bool:
@@ -170,9 +170,10 @@ class StudyDesk:
             reason=reason,
             attributes={**attributes, "best_epoch": epoch},
         )
-        told = claims.tell(db, held, ending, progress)
+        if not claims.tell(db, held, ending, progress):
+            return False
         del self._trials[held]
-        return told
+        return True
 
     def _standing(self, curve: Mapping[int, float]) -> tuple[int | None, float | None]:
         """The epoch, and its value, that stands for a trial: of equal ones the first."""
