@@ -167,6 +167,12 @@ class TrainingConfig(Record):
     deterministic: Annotated[bool, Fixed("it holds for the study")] = Field(
         False, description="on a GPU: only operations that repeat to the bit (a CPU always repeats)"
     )
+    engine: Annotated[Literal["auto", "single", "stacks"], Fixed("engines round differently")] = Field(
+        "auto", description="stacks: train trials of one shape as one network; auto: what is faster, measured once"
+    )
+    precision: Annotated[Literal["auto", "float32", "bfloat16"], Fixed("trials are compared at one precision")] = Field(
+        "auto", description="of the arithmetic; auto: float32. Weights are kept in float32 in any case"
+    )
 
 
 Metric = Literal["accuracy", "loss", "mse", "mae"]
