@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from pathlib import Path
 from typing import Protocol
 
+from tuner.spec.config import TrialConfig
 from tuner.states import Outcome
 
 
@@ -30,6 +32,31 @@ class Result:
     reason: str | None
     epochs: int  # trained, in all attempts
     parameters: int  # of the model, 0 where none can be built
+
+
+class Run(Protocol):
+    """One attempt at a trial, as its training sees it: what to train, and whom to tell."""
+
+    @property
+    def config(self) -> TrialConfig: ...
+
+    @property
+    def seed(self) -> int: ...  # of the study's search
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def folder(self) -> Path: ...  # for its checkpoints
+
+    @property
+    def resume(self) -> Path | None: ...  # checkpoint to go on from
+
+    def stop(self) -> Stop: ...  # asked at every step; cheap
+
+    def report(self, epoch: Epoch, checkpoint: Path | None) -> None: ...
+
+    def end(self, result: Result) -> None: ...  # the last thing said of it
 
 
 class Phase(IntEnum):
