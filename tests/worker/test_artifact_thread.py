@@ -172,7 +172,7 @@ def test_a_store_that_stays_away_ends_the_worker_without_a_death(
     bench: Bench, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "GIVE_UP_SECONDS", 0.0)
-    study = bench.study(QUICK)
+    study = bench.study(QUICK, training__engine="single")
     worker = uuid4()
     workers.register(bench.db, worker, host="here", pid=1, device="cpu", slots=1, version="0")
     place = tmp_path / "shared"

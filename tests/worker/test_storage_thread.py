@@ -17,7 +17,7 @@ from tuner.worker.storage_thread import StorageThread
 
 def test_what_a_trial_says_after_its_study_has_ended_is_dropped(bench: Bench, database_url: str) -> None:
     """Its last trial was pruned in one slot while another slot learnt that nothing is left."""
-    study = bench.study(QUICK, budget__trials="1")
+    study = bench.study(QUICK, budget__trials="1", training__engine="single")
     worker = uuid4()
     workers.register(bench.db, worker, host="here", pid=1, device="cpu", slots=2, version="0")
     answers: queue.Queue[StorageAnswer] = queue.Queue()
@@ -55,7 +55,7 @@ class Breaking(Proxy):
 
 def test_a_refusal_is_told_though_the_connection_breaks(bench: Bench, database_url: str) -> None:
     """Or the training would go on for nothing."""
-    study = bench.study(QUICK, budget__trials="1")
+    study = bench.study(QUICK, budget__trials="1", training__engine="single")
     worker = uuid4()
     workers.register(bench.db, worker, host="here", pid=1, device="cpu", slots=1, version="0")
     answers: queue.Queue[StorageAnswer] = queue.Queue()

@@ -14,7 +14,7 @@ from tuner.storage.claims import Supply
 from tuner.storage.studies import StudyRecord
 
 HORIZON = 1000  # numbers, from the lowest that waits: so far ahead companions are looked for
-WARM_NUMBERS = 50  # whose points are found at a time while nobody waits: a tenth of a millisecond or two each
+WARM_NUMBERS = 50  # whose points are found at a time while nobody waits: half a millisecond each
 MEASURED_NUMBERS, MEASURED_CONFIGS = 10, 3  # of the first so many trials, the first so many that can be stacked
 
 
