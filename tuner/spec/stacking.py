@@ -34,7 +34,7 @@ class Engine:
     members: int = 1  # at most so many trials in a stack; it changes how fast they train, and not what comes of it
 
     def __str__(self) -> str:
-        return "singly" if self.name == "single" else f"in stacks of up to {self.members}"
+        return "single" if self.name == "single" else f"stacks of up to {self.members}"
 
 
 def with_engine(config: TrialConfig, name: Literal["single", "stacks"]) -> TrialConfig:

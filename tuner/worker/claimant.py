@@ -134,7 +134,7 @@ class Claimant:
     def _settle(self, desk: StudyDesk, engine: Engine) -> None:
         settled = self._until_answered(lambda: settle_engine(self._db, desk.study.study_id, engine))
         desk.settle(settled or engine)
-        log.info("study %s is trained %s", desk.study.name, settled or engine)
+        log.info("study %s, engine: %s", desk.study.name, settled or engine)
 
     # --- studies ----------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
-from tuner.search import SAMPLERS, History
+from tuner.search import History
 from tuner.search.pruners import Pruner, with_curve
 from tuner.spec.stacking import Engine
 from tuner.states import Outcome
@@ -17,17 +17,8 @@ from tuner.storage.connection import Database
 from tuner.storage.history import HISTORY_KEY, HistoryReader
 from tuner.storage.studies import StudyRecord, check_version
 from tuner.worker.events import Assigned, Claimed, Pruned, Refused
-from tuner.worker.plan import Plan, Planned
+from tuner.worker.plan import Plan
 from tuner.worker.requests import GiveBack
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Proposal:
-    """A trial for a number that may not be claimed yet, and what the sampler looked at."""
-
-    number: int
-    planned: Planned
-    history: Mapping[str, Any]
 
 
 @dataclass
@@ -63,11 +54,9 @@ class StudyDesk:
         self._spec = spec = study.spec
         self._reader = HistoryReader(study.study_id, spec.objective.direction)
         self._pruner = Pruner(spec.search, spec.epochs)
-        self._plan = Plan(study)
+        self._plan = Plan(study, self._reader)
         self._supply = Supply()  # as the last claim has seen it
         self._trials: dict[Held, _Trial] = {}
-        self._ahead: _Proposal | None = None
-        self.crowded = False  # others take the numbers that it looks ahead to
 
     @property
     def idle(self) -> bool:
@@ -76,7 +65,7 @@ class StudyDesk:
     def settle(self, engine: Engine) -> None:
         """By this engine the study is trained."""
         self.study = replace(self.study, engine=engine)
-        self._plan = Plan(self.study)
+        self._plan = Plan(self.study, self._reader)
 
     def to_measure(self) -> Sequence[str]:
         return self._plan.to_measure()
@@ -142,9 +131,7 @@ class StudyDesk:
         self, db: Database, worker_id: UUID, beside: Sequence[Held], wanted: Wanted, number: int, request: UUID
     ) -> Sequence[Assigned]:
         """Claims this number, the next one, if its proposal has the shape that is wanted."""
-        if self._ahead is None or self._ahead.number != number:
-            self._ahead = self._propose(db, number)
-        if self._ahead.planned.shape != wanted.shape:
+        if self._plan.expect(db, number).shape != wanted.shape:
             return ()
         return self.join(db, worker_id, beside, replace(wanted, numbers=(number,), most=1), request)
 
@@ -162,9 +149,9 @@ class StudyDesk:
                 planned = self._plan.of_point(own.params)
                 trial.curve, trial.attributes = dict(own.intermediate_values), dict(own.system_attrs)
             else:
-                proposal = self._proposal(db, claim.held.number)
+                proposal = self._plan.proposal(db, claim.held.number)
                 planned = proposal.planned
-                if not claims.write_point(db, claim.held, self._spec.space, planned.point, proposal.history):
+                if not claims.write_point(db, claim.held, self._spec.space, planned.point, proposal.looked_at):
                     self._refused(db, claim.held)
                     continue
             trial.shape = planned.shape
@@ -175,33 +162,13 @@ class StudyDesk:
     def claimed(self, slot: int, trials: Sequence[Assigned]) -> Claimed:
         return Claimed(slot=slot, study_folder=self.study.folder, seed=self._spec.search.seed, trials=trials)
 
-    # --- proposals --------------------------------------------------------------------------------------------------
-
     def look_ahead(self, db: Database, highest: int) -> None:
-        """Proposes the point that comes after number `highest`, while what was claimed trains.
+        """Finds points of numbers that come after `highest`, while what was claimed trains."""
+        self._plan.look_ahead(db, self._supply, max(highest + 1, self._supply.next))
 
-        It claims nothing: where another worker takes that number, the proposal is dropped.
-        """
-        number = max(highest + 1, self._supply.next)
-        if not self._plan.learns:  # these propose in no time, but shapes are asked for by the hundred
-            self._plan.warm(self._supply)
-        elif self._ahead is None or self._ahead.number < number:
-            self._ahead = self._propose(db, number)
-
-    def _proposal(self, db: Database, number: int) -> _Proposal:
-        proposal = self._ahead
-        self.crowded = proposal is not None and proposal.number != number
-        return self._propose(db, number) if proposal is None or self.crowded else proposal
-
-    def _propose(self, db: Database, number: int) -> _Proposal:
-        if not self._plan.learns:
-            planned = self._plan.of_number(number)
-            return _Proposal(number=number, planned=planned, history={"finished": 0, "running": []})
-        search, history = self._spec.search, self._reader.read(db)
-        sampled = tuple(other for other in history.running if other.params and other.number != number)
-        point = SAMPLERS[search.method](self._spec.space, replace(history, running=sampled), search.seed, number)
-        looked_at = {"finished": history.finish_seq, "running": [other.number for other in sampled]}
-        return _Proposal(number=number, planned=self._plan.of_point(point), history=looked_at)
+    @property
+    def crowded(self) -> bool:
+        return self._plan.crowded
 
     # --- what trials say --------------------------------------------------------------------------------------------
 

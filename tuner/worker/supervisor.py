@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tuner.errors import ArtifactError, DataError, TunerError, WorkersFailed, WorkerUnfit
+from tuner.errors import ArtifactError, DataError, TunerError, WorkersFailed
 from tuner.spec.stacking import Engine
 from tuner.states import Outcome, StudyState
 from tuner.storage.claim_statements import CANCELLED_REASON
@@ -34,7 +34,7 @@ from tuner.worker.events import (
     Terminate,
     Tick,
 )
-from tuner.worker.fitness import FIRST_DEATHS, Fitness
+from tuner.worker.fitness import Fitness
 from tuner.worker.lifetime import Ended, Lifetime
 from tuner.worker.loop import EventLoop
 from tuner.worker.messages import EpochsDone, Finished, Measured, Message, Ready, Unable
@@ -47,9 +47,6 @@ log = logging.getLogger("tuner.worker")
 
 # What a child may say that is no fault of its trial.
 _MACHINE_FAULTS: dict[str, type[TunerError]] = {"ArtifactError": ArtifactError, "DataError": DataError}
-
-_EARLY_DEATHS = 3  # children that die, one after the other, before they are up: something is wrong here
-
 
 StartChild = Callable[[int], Child]  # for a slot
 
@@ -70,7 +67,6 @@ class Supervisor:
         self._artifacts = artifacts
         self._start_child = start_child
         self._fitness = Fitness()
-        self._early_deaths = 0
         self._life = lifetime
         self._ticked_at = time.monotonic()
         self._devices: dict[int, str] = {}  # slot -> where it trains
@@ -169,7 +165,8 @@ class Supervisor:
     def _hear(self, slot: Slot, message: Message) -> None:
         match message:
             case Ready(device=device):
-                slot.up, self._early_deaths = True, 0
+                slot.up = True
+                self._fitness.child_is_up()
                 log.info("slot %d on %s", slot.index, device)
                 self._devices[slot.index] = device
                 self._storage.post(Equip(device=", ".join(sorted(set(self._devices.values())))))
@@ -270,12 +267,8 @@ class Supervisor:
         Whether a trial that died so often is given up is decided by whoever claims it next.
         """
         log.warning("slot %d: %s", slot.index, reason)
-        if not slot.up:
-            self._early_deaths += 1
-            if self._early_deaths >= _EARLY_DEATHS:
-                self._life.fail(
-                    WorkersFailed(f"{_EARLY_DEATHS} training processes ended before they were up: {reason}")
-                )
+        if not slot.up and (unfit := self._fitness.child_died_early(reason)) is not None:
+            self._life.fail(unfit)
         self._settle(slot, Engine(name="single"))  # if that is what it died of
         self._replace(slot)
         trials = len(slot.works)
@@ -288,9 +281,8 @@ class Supervisor:
                 why = f"{reason}; it trained {trials} trials, which go on in smaller stacks"
                 order = GiveBack(held=work.held, death=None, reason=why, largest_stack=trials // 2)
             self._storage.post(order)
-        if going and self._fitness.died():
-            deaths = f"trials died {FIRST_DEATHS} times on this worker before any trained an epoch, the last time"
-            self._life.fail(WorkerUnfit(f"{deaths}: {reason}"))
+        if going and (unfit := self._fitness.died(reason)) is not None:
+            self._life.fail(unfit)
         self._ask(slot)
 
     # --- the worker's own life --------------------------------------------------------------------------------------
