@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import sys
@@ -14,16 +15,15 @@ from tuner.worker.run import WorkerOptions, run_worker
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The names of studies, the last argument the number of slots."""
-    *studies, slots = arguments
+    parser = argparse.ArgumentParser()
+    parser.add_argument("studies", nargs="*")
+    parser.add_argument("--slots", type=int, default=1)
+    parser.add_argument("--count", type=int)
+    given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options = WorkerOptions(slots=given.slots, count=given.count, training=TRAINING, device="cpu")
     try:
-        run_worker(
-            os.environ["TUNER_DATABASE_URL"],
-            read_settings(),
-            studies,
-            WorkerOptions(slots=int(slots), training=TRAINING, device="cpu"),
-        )
+        run_worker(os.environ["TUNER_DATABASE_URL"], read_settings(), given.studies, options)
     except TunerError as error:
         sys.stdout.write(f"tuner: {error}\n")
         sys.exit(error.exit_code)

@@ -60,7 +60,7 @@ def assert_all_complete(bench: Bench, study: StudyRecord, trials: int, attempts:
 
 def test_a_small_study_is_divided_among_the_slots(bench: Bench) -> None:
     study = bench.study(ONE_SHAPE)
-    finish(bench, ["stacked", "2"])
+    finish(bench, ["stacked", "--slots", "2"])
     assert_all_complete(bench, study, 40)
     assert [row.shared for row in bench.trials(study)] == [20] * 40
     assert get_study(bench.db, "stacked").engine == Engine(name="stacks", members=64)
@@ -68,7 +68,7 @@ def test_a_small_study_is_divided_among_the_slots(bench: Bench) -> None:
 
 def test_stacks_are_of_one_shape_and_no_number_is_left_out(bench: Bench) -> None:
     study = bench.study(ONE_SHAPE, **SHAPES)
-    finish(bench, ["stacked", "2"], ["stacked", "1"], behaviour=Behaviour(members=6, epoch_seconds=0.1))
+    finish(bench, ["stacked", "--slots", "2"], ["stacked"], behaviour=Behaviour(members=6, epoch_seconds=0.1))
     assert_all_complete(bench, study, 40)
     together = stacks(bench, study)
     assert all(len(row.units) == 1 for row in together)
@@ -81,7 +81,7 @@ def test_stacks_are_of_one_shape_and_no_number_is_left_out(bench: Bench) -> None
 def test_points_and_curves_are_those_of_trials_that_train_alone(bench: Bench) -> None:
     alone = bench.study(ONE_SHAPE, name="alone", training__engine="single", **SHAPES)
     stacked = bench.study(ONE_SHAPE, **SHAPES)
-    finish(bench, ["alone", "stacked", "2"], behaviour=Behaviour(members=8))
+    finish(bench, ["alone", "stacked", "--slots", "2"], behaviour=Behaviour(members=8))
     assert get_study(bench.db, "alone").engine == Engine(name="single")
     assert {row.shared for row in bench.trials(alone)} == {1}
     assert [(row.params, row.curve) for row in bench.trials(alone)] == [
@@ -92,7 +92,7 @@ def test_points_and_curves_are_those_of_trials_that_train_alone(bench: Bench) ->
 def test_the_place_of_a_pruned_trial_is_filled(bench: Bench) -> None:
     pruner = "{name: median, startup_trials: 2}"
     study = bench.study(ONE_SHAPE, training__epochs="12", search__pruner=pruner, budget__trials="24")
-    finish(bench, ["stacked", "1"], behaviour=Behaviour(members=4, epoch_seconds=0.4))
+    finish(bench, ["stacked"], behaviour=Behaviour(members=4, epoch_seconds=0.4))
     rows = bench.trials(study)
     assert Counter(row.state for row in rows).keys() == {"COMPLETE", "PRUNED"}
     assert all(row.steps == list(range(1, row.epoch + 1)) for row in rows)
@@ -109,7 +109,7 @@ def test_the_place_of_a_pruned_trial_is_filled(bench: Bench) -> None:
 
 def test_a_child_that_is_killed_blames_none_of_several_trials(bench: Bench) -> None:
     study = bench.study(ONE_SHAPE, budget__trials="4", training__epochs="20")
-    worker = bench.start_stub("stacked", "1", behaviour=Behaviour(members=4, epoch_seconds=0.3))
+    worker = bench.start_stub("stacked", behaviour=Behaviour(members=4, epoch_seconds=0.3))
     bench.until(lambda: bench.epochs(study) >= 4, "an epoch of each")
     for child in worker.children():
         os.kill(child.pid, signal.SIGKILL)
@@ -128,7 +128,7 @@ def test_a_child_that_is_killed_blames_none_of_several_trials(bench: Bench) -> N
 def test_a_trial_that_does_harm_is_found_and_the_others_complete(bench: Bench, how: str) -> None:
     study = bench.study(ONE_SHAPE, budget__trials="8")
     harmful = Behaviour(members=4, epoch_seconds=0.05, **{how: 6})  # others have trained before: the worker is sound
-    code, output = bench.start_stub("stacked", "1", behaviour=harmful).wait()
+    code, output = bench.start_stub("stacked", behaviour=harmful).wait()
     assert code == 0, output
     rows = bench.trials(study)
     assert [row.state for row in rows] == ["COMPLETE"] * 6 + ["FAIL", "COMPLETE"]
@@ -139,7 +139,7 @@ def test_a_trial_that_does_harm_is_found_and_the_others_complete(bench: Bench, h
 
 def test_trials_that_do_not_fit_together_are_trained_in_smaller_stacks(bench: Bench) -> None:
     study = bench.study(ONE_SHAPE, budget__trials="12")
-    finish(bench, ["stacked", "1"], behaviour=Behaviour(members=12, fits=3))
+    finish(bench, ["stacked"], behaviour=Behaviour(members=12, fits=3))
     rows = bench.trials(study)
     assert [(row.state, row.deaths, row.shared) for row in rows] == [("COMPLETE", 0, 3)] * 12
 
@@ -148,7 +148,7 @@ def test_trials_that_do_not_fit_together_are_trained_in_smaller_stacks(bench: Be
 def test_tpe_stacks_as_many_as_may_be_proposed_at_once(bench: Bench, proposals: int, largest: int) -> None:
     search = f"{{method: tpe, parallel_proposals: {proposals}}}"
     study = bench.study(ONE_SHAPE, search=search, budget__trials="20")
-    finish(bench, ["stacked", "1"], behaviour=Behaviour(members=64))
+    finish(bench, ["stacked"], behaviour=Behaviour(members=64))
     assert_all_complete(bench, study, 20)
     assert max(row.shared for row in bench.trials(study)) == largest
     assert get_study(bench.db, "stacked").engine == Engine(
@@ -159,13 +159,13 @@ def test_tpe_stacks_as_many_as_may_be_proposed_at_once(bench: Bench, proposals: 
 def test_given_back_trials_of_tpe_train_together_again(bench: Bench) -> None:
     search = "{method: tpe, parallel_proposals: 4}"
     study = bench.study(ONE_SHAPE, search=search, training__epochs="200", budget__trials="4")
-    worker = bench.start_stub("stacked", "1", behaviour=Behaviour(members=4, epoch_seconds=0.1))
+    worker = bench.start_stub("stacked", behaviour=Behaviour(members=4, epoch_seconds=0.1))
     bench.until(lambda: bench.epochs(study) >= 4, "an epoch of each")
     points = [row.params for row in bench.trials(study)]
     os.kill(worker.process.pid, signal.SIGTERM)
     worker.wait(25)
     assert {(row.state, row.deaths) for row in bench.trials(study)} == {("WAITING", 0)}
-    bench.start_stub("stacked", "1", behaviour=Behaviour(members=4, epoch_seconds=0.1))
+    bench.start_stub("stacked", behaviour=Behaviour(members=4, epoch_seconds=0.1))
     bench.until(lambda: bench.attempts(study) == [2] * 4, "all go on")
     assert [row.params for row in bench.trials(study)] == points
     assert {row.shared for row in bench.trials(study)} == {4}
@@ -176,14 +176,14 @@ def test_a_comparison_has_one_engine(bench: Bench) -> None:
     spec = bench.study(ONE_SHAPE, name="as_given", budget__trials="6").spec
     specs = [spec.with_search(name=f"compared-{method}", method=method, seed=0) for method in methods]
     launch_comparison(bench.db, "compared", {}, specs, {})
-    finish(bench, ["compared-tpe", "compared-random", "1"], behaviour=Behaviour(members=8))
+    finish(bench, ["compared-tpe", "compared-random"], behaviour=Behaviour(members=8))
     engines = [get_study(bench.db, spec.name).engine for spec in specs]
     assert engines == [Engine(name="stacks", members=8)] * 2
 
 
 def test_each_trial_of_a_stack_has_its_own_log(bench: Bench) -> None:
     study = bench.study(ONE_SHAPE, budget__trials="3")
-    finish(bench, ["stacked", "1"], behaviour=Behaviour(members=3))
+    finish(bench, ["stacked"], behaviour=Behaviour(members=3))
     for row in bench.trials(study):
         (log,) = (bench.home / "artifacts" / study.folder / str(row.trial_id)).glob("*.log")
         first, *epochs, last = log.read_text().splitlines()
@@ -194,8 +194,29 @@ def test_each_trial_of_a_stack_has_its_own_log(bench: Bench) -> None:
 
 def test_what_cannot_be_stacked_is_not_measured(bench: Bench) -> None:
     study = bench.study(ONE_SHAPE, training__optimizer="rmsprop", budget__trials="2")
-    finish(bench, ["stacked", "1"])
+    finish(bench, ["stacked"])
     assert {row.shared for row in bench.trials(study)} == {1}
     assert get_study(bench.db, "stacked").engine == Engine(name="single")
     (row,) = bench.db.execute("SELECT engine FROM tuner.study")
     assert row.engine == json.loads('{"name": "single", "members": 1}')
+
+
+def test_a_worker_begins_as_many_trials_as_it_is_to(bench: Bench) -> None:
+    study = bench.study(ONE_SHAPE, **SHAPES)
+    finish(bench, ["stacked", "--slots", "2", "--count", "7"], behaviour=Behaviour(members=4))
+    begun = [row for row in bench.trials(study) if row.attempt > 0]
+    assert [row.outcome for row in begun] == ["complete"] * 7
+
+
+def test_sigterm_gives_all_back_from_their_checkpoints(bench: Bench) -> None:
+    study = bench.study(ONE_SHAPE, budget__trials="6", training__epochs="200")
+    worker = bench.start_stub("stacked", behaviour=Behaviour(members=6, epoch_seconds=0.2))
+    bench.until(lambda: bench.epochs(study) >= 6, "an epoch of each")
+    os.kill(worker.process.pid, signal.SIGTERM)
+    code, output = worker.wait(25)
+    assert code == 0, output  # it was asked to
+    for row in bench.trials(study):
+        assert (row.state, row.deaths, row.lease_until) == ("WAITING", 0, None)
+        assert row.checkpoint.endswith(f"/{row.epoch}.ckpt")
+    rows = bench.db.execute("SELECT DISTINCT largest_stack, ended FROM tuner.lease JOIN tuner.attempt USING (trial_id)")
+    assert rows == [(None, "given_back")]
