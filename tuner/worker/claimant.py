@@ -20,7 +20,7 @@ from tuner.storage.connection import Database
 from tuner.storage.retry import until_answered
 from tuner.storage.studies import StudyRecord, running_studies, settle_engine
 from tuner.worker.desk import StudyDesk
-from tuner.worker.events import Assigned, Claimed, EngineUnknown, NothingToClaim, NothingToJoin, StorageAnswer
+from tuner.worker.events import Assigned, Claimed, EngineUnknown, NothingToClaim, NothingToJoin, Refused, StorageAnswer
 from tuner.worker.requests import ClaimNext
 
 log = logging.getLogger("tuner.worker")
@@ -58,13 +58,13 @@ class Claimant:
         ended = self._studies is not None
         for study in studies:
             answer = self._claim_from(study, request)
-            if isinstance(answer, Claimed | EngineUnknown):
+            if not isinstance(answer, Nothing):
                 return answer
-            ended = ended and answer is not None and answer.ended
+            ended = ended and answer.ended
         return NothingToClaim(slot=request.slot, ended=ended)
 
-    def _claim_from(self, study: StudyRecord, request: ClaimNext) -> Claimed | EngineUnknown | Nothing | None:
-        """None: perhaps later."""
+    def _claim_from(self, study: StudyRecord, request: ClaimNext) -> StorageAnswer | Nothing:
+        in_a_moment = NothingToClaim(slot=request.slot, ended=False)
         desk = self._desk(study)
         if desk is None:
             return Nothing(state=study.state)
@@ -72,7 +72,7 @@ class Claimant:
             configs = self._to_measure(study.study_id, desk)
             if desk.study.engine is None:
                 unknown = EngineUnknown(slot=request.slot, study_id=study.study_id, configs=configs)
-                return unknown if configs else None
+                return unknown if configs else in_a_moment
         answer = self._until_answered(partial(desk.claim, self._db, self._worker_id, uuid4()))
         match answer:
             case Assigned():
@@ -83,7 +83,8 @@ class Claimant:
                 if answer.ended and desk.idle:
                     del self.desks[study.study_id]  # with the history that it holds
                 return answer
-        return None
+            case Refused():  # the study was deleted just now, or another program has ended the trial
+                return in_a_moment
 
     def _add(self, request: ClaimNext) -> Claimed | NothingToJoin:
         """Fills the places of trials that have ended."""
