@@ -70,20 +70,6 @@ ETTH1 = "study: s\ndata: {name: etth1}\nbudget: {trials: 9}\n"
             CNN + "search: {pruner: {name: patient, pruner: true}}",
             "5: search.pruner.pruner: true is not a mapping; name one (pruner: {name: median})",
         ),
-        (CNN + "search: {pruner: }", "5: search.pruner: nothing is not a mapping; name one (pruner: {name: median})"),
-        (CNN + "search: {pruner: 3}", "5: search.pruner: 3 is not a mapping; name one (pruner: {name: median})"),
-        (CNN + "search: {pruner: [a]}", "5: search.pruner: a list is not a mapping; name one (pruner: {name: median})"),
-        (
-            CNN + "search: {pruner: {name: patient, pruner: true}}",
-            "5: search.pruner.pruner: true is not a mapping; name one (pruner: {name: median})",
-        ),
-        (CNN + "search: {pruner: }", "5: search.pruner: nothing is not a mapping; name one (pruner: {name: median})"),
-        (CNN + "search: {pruner: 3}", "5: search.pruner: 3 is not a mapping; name one (pruner: {name: median})"),
-        (CNN + "search: {pruner: [a]}", "5: search.pruner: a list is not a mapping; name one (pruner: {name: median})"),
-        (
-            CNN + "search: {pruner: {name: patient, pruner: true}}",
-            "5: search.pruner.pruner: true is not a mapping; name one (pruner: {name: median})",
-        ),
         # types and bounds
         (
             CNN + "training: {learning_rate: abc}",
@@ -94,8 +80,6 @@ ETTH1 = "study: s\ndata: {name: etth1}\nbudget: {trials: 9}\n"
             "5: training.batch_size: '32' is not a whole number; write one, such as",
         ),
         (CNN + "training: {batch_size: 3.5}", "5: training.batch_size: 3.5 is not a whole number; write one, such as"),
-        (CNN + "training: {batch_size: 64.0}", "5: training.batch_size: 64.0 is not a whole number; write 64"),
-        (CNN + "training: {batch_size: 64.0}", "5: training.batch_size: 64.0 is not a whole number; write 64"),
         (CNN + "training: {batch_size: 64.0}", "5: training.batch_size: 64.0 is not a whole number; write 64"),
         (CNN + "training: {batch_size: true}", "5: training.batch_size: true is not a whole number; write one, such"),
         (CNN + "training: {batch_size: 0}", "5: training.batch_size: 0 is out of bounds; it must be at least 1"),
@@ -139,62 +123,6 @@ ETTH1 = "study: s\ndata: {name: etth1}\nbudget: {trials: 9}\n"
         (
             CNN + "training: {momentum: {low: 0, high: 0.9, step: 0}}",
             "5: training.momentum.step: 0 is out of bounds; it",
-        ),
-        (
-            CNN + "training: {batch_size: {choices: [8], value: 8}}",
-            "5: training.batch_size.value: value and choices exclude each other; leave one out",
-        ),
-        (
-            CNN + "training: {batch_size: [{value: 8, when: {training.optimizer: sgd}, choices: [8]}]}",
-            "5: training.batch_size[0].value: value and choices exclude each other; leave one out",
-        ),
-        (
-            CNN + "training: {batch_size: {value: 8, low: 4}}",
-            "5: training.batch_size.low: low and value exclude each other; leave one out",
-        ),
-        (
-            DIGITS + "model: {family: cnn, channels: {value: 8, each: model.layers}}",
-            "4: model.channels.each: each and value exclude each other; leave one out",
-        ),
-        (
-            CNN + "training: {batch_size: {choice: [8, 9]}}",
-            "5: training.batch_size.choice: unknown key; did you mean training.batch_size.choices?",
-        ),
-        (
-            CNN + "training: {batch_size: {valu: 8, when: {training.optimizer: sgd}}}",
-            "5: training.batch_size.valu: unknown key; did you mean training.batch_size.value?",
-        ),
-        (
-            CNN + "training: {batch_size: {values: [8, 9]}}",
-            "5: training.batch_size.values: unknown key; did you mean training.batch_size.choices?",
-        ),
-        (
-            CNN + "training: {batch_size: {choices: [8], value: 8}}",
-            "5: training.batch_size.value: value and choices exclude each other; leave one out",
-        ),
-        (
-            CNN + "training: {batch_size: [{value: 8, when: {training.optimizer: sgd}, choices: [8]}]}",
-            "5: training.batch_size[0].value: value and choices exclude each other; leave one out",
-        ),
-        (
-            CNN + "training: {batch_size: {value: 8, low: 4}}",
-            "5: training.batch_size.low: low and value exclude each other; leave one out",
-        ),
-        (
-            DIGITS + "model: {family: cnn, channels: {value: 8, each: model.layers}}",
-            "4: model.channels.each: each and value exclude each other; leave one out",
-        ),
-        (
-            CNN + "training: {batch_size: {choice: [8, 9]}}",
-            "5: training.batch_size.choice: unknown key; did you mean training.batch_size.choices?",
-        ),
-        (
-            CNN + "training: {batch_size: {valu: 8, when: {training.optimizer: sgd}}}",
-            "5: training.batch_size.valu: unknown key; did you mean training.batch_size.value?",
-        ),
-        (
-            CNN + "training: {batch_size: {values: [8, 9]}}",
-            "5: training.batch_size.values: unknown key; did you mean training.batch_size.choices?",
         ),
         (
             CNN + "training: {batch_size: {choices: [8], value: 8}}",
@@ -307,38 +235,6 @@ ETTH1 = "study: s\ndata: {name: etth1}\nbudget: {trials: 9}\n"
             "5: training.momentum.when.model.units: unknown knob; units belongs to rnn, mlp",
         ),
         (
-            CNN + "training: {momentum: {choices: [0.5, 0.9], when: }}",
-            "5: training.momentum.when: nothing is not a mapping; name a knob and its value (when: {training.optimizer:",
-        ),
-        (
-            CNN + "training: {momentum: {value: 0.9, when: {training: {optimizer: sgd}}}}",
-            "5: training.momentum.when.training: a mapping is no condition; write training.optimizer: sgd",
-        ),
-        (
-            CNN + "training: {momentum: {value: 0.9, when: {model.cell: lstm}}}",
-            "5: training.momentum.when.model.cell: unknown knob; cell belongs to rnn",
-        ),
-        (
-            CNN + "training: {momentum: {value: 0.9, when: {model.units: 8}}}",
-            "5: training.momentum.when.model.units: unknown knob; units belongs to rnn, mlp",
-        ),
-        (
-            CNN + "training: {momentum: {choices: [0.5, 0.9], when: }}",
-            "5: training.momentum.when: nothing is not a mapping; name a knob and its value (when: {training.optimizer:",
-        ),
-        (
-            CNN + "training: {momentum: {value: 0.9, when: {training: {optimizer: sgd}}}}",
-            "5: training.momentum.when.training: a mapping is no condition; write training.optimizer: sgd",
-        ),
-        (
-            CNN + "training: {momentum: {value: 0.9, when: {model.cell: lstm}}}",
-            "5: training.momentum.when.model.cell: unknown knob; cell belongs to rnn",
-        ),
-        (
-            CNN + "training: {momentum: {value: 0.9, when: {model.units: 8}}}",
-            "5: training.momentum.when.model.units: unknown knob; units belongs to rnn, mlp",
-        ),
-        (
             CNN + "training: {momentum: {choices: [0.5, 0.9], when: {training.momentum: 0.5}}}",
             "5: training.momentum.when.training.momentum: a knob cannot depend on itself",
         ),
@@ -360,26 +256,6 @@ ETTH1 = "study: s\ndata: {name: etth1}\nbudget: {trials: 9}\n"
         (
             DIGITS + "model: {family: mlp, layers: {low: 1, high: 3}, units: [64, 32]}",
             "4: model.units: lists 2 layers, but model.layers may be 1; fix model.layers or give one value",
-        ),
-        (
-            DIGITS + "model: {family: cnn, batch_norm: {choices: [true, false]}, channels: [8, 16, 32], "
-            "layers: {value: 3, when: {model.batch_norm: true}}}",
-            "4: model.channels: lists 3 layers, but model.layers may be 2 by default; fix model.layers or give one",
-        ),
-        (
-            DIGITS + "model: {family: cnn, batch_norm: {choices: [true, false]}, layers: {value: 3, when: "
-            "{model.batch_norm: true}}, channels: {value: [8, 16], when: {model.batch_norm: true}}}",
-            "4: model.channels: lists 2 layers, but model.layers may be 3; fix model.layers or give one value",
-        ),
-        (
-            DIGITS + "model: {family: cnn, batch_norm: {choices: [true, false]}, channels: [8, 16, 32], "
-            "layers: {value: 3, when: {model.batch_norm: true}}}",
-            "4: model.channels: lists 3 layers, but model.layers may be 2 by default; fix model.layers or give one",
-        ),
-        (
-            DIGITS + "model: {family: cnn, batch_norm: {choices: [true, false]}, layers: {value: 3, when: "
-            "{model.batch_norm: true}}, channels: {value: [8, 16], when: {model.batch_norm: true}}}",
-            "4: model.channels: lists 2 layers, but model.layers may be 3; fix model.layers or give one value",
         ),
         (
             DIGITS + "model: {family: cnn, batch_norm: {choices: [true, false]}, channels: [8, 16, 32], "

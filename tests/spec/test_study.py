@@ -9,8 +9,6 @@ import pytest
 
 from tuner.errors import InvalidSpec
 from tuner.spec.grid import Grid
-from tuner.spec.grid import Grid
-from tuner.spec.grid import Grid
 from tuner.spec.search import MedianPruner, PatientPruner
 from tuner.spec.space import Choices, Condition, FloatRange, IntRange, Space
 from tuner.spec.study import StudySpec, spec_from_document
@@ -115,32 +113,6 @@ def test_cases_of_other_knobs_with_the_same_values_have_names_of_their_own(read)
     ]
 
 
-def test_cases_of_other_knobs_with_the_same_values_have_names_of_their_own(read) -> None:
-    space = read(
-        MLP + "  layers: {low: 1, high: 2}\n  units: {choices: [1, 2]}\n"
-        "  dropout: [{when: {model.units: 1, model.layers: 2}, low: 0, high: 0.1},"
-        " {when: {model.layers: 1, training.batch_size: 2}, low: 0, high: 0.5}]\n"
-        "training: {batch_size: {choices: [1, 2]}}\n"
-    ).space
-    assert [name for name in names(space) if "dropout" in name] == [
-        "dropout[model.layers=2,model.units=1]",
-        "dropout[model.layers=1,training.batch_size=2]",
-    ]
-
-
-def test_cases_of_other_knobs_with_the_same_values_have_names_of_their_own(read) -> None:
-    space = read(
-        MLP + "  layers: {low: 1, high: 2}\n  units: {choices: [1, 2]}\n"
-        "  dropout: [{when: {model.units: 1, model.layers: 2}, low: 0, high: 0.1},"
-        " {when: {model.layers: 1, training.batch_size: 2}, low: 0, high: 0.5}]\n"
-        "training: {batch_size: {choices: [1, 2]}}\n"
-    ).space
-    assert [name for name in names(space) if "dropout" in name] == [
-        "dropout[model.layers=2,model.units=1]",
-        "dropout[model.layers=1,training.batch_size=2]",
-    ]
-
-
 def test_each_layer_is_searched_where_there_is_one(read) -> None:
     space = read(
         MLP + "  layers: {low: 1, high: 3}\n  units: {low: 16, high: 256, log: true, each: model.layers}\n"
@@ -200,62 +172,6 @@ def test_a_knob_fixed_from_outside_takes_its_cases_with_it(read) -> None:
 def test_a_value_for_each_layer_may_be_fixed(read) -> None:
     space = read(MLP + "  layers: 3\n  units: [32, 16, 8]\n").space
     assert space.resolve({}).model.units == (32, 16, 8)
-
-
-@pytest.mark.parametrize(
-    ("layers", "units"),
-    [
-        ("{value: 3, when: {model.activation: relu}}", "{value: [8, 8, 8], when: {model.activation: relu}}"),
-        (
-            "{value: 3, when: {model.activation: relu}}",  # elsewhere there are 2
-            "[{value: [8, 8, 8], when: {model.activation: relu}}, {value: [8, 8], when: {model.activation: tanh}}]",
-        ),
-        ("[{value: 3, when: {model.activation: relu}}, {choices: [3], when: {model.activation: tanh}}]", "[8, 8, 8]"),
-        ("{value: 3, when: {training.optimizer: adamw}}", "[8, 8, 8]"),  # which it is by default
-        ("{low: 1, high: 3}", "{value: [8, 8, 8], when: {model.layers: 3}}"),
-        (
-            "[{value: 3, when: {training.batch_size: [8, 9]}}, {low: 1, high: 2, when: {training.batch_size: 64}}]",
-            "{value: [8, 8, 8], when: {training.batch_size: 9}}",
-        ),
-    ],
-)
-def test_a_value_for_each_layer_may_hold_where_the_number_of_layers_fits(read, layers: str, units: str) -> None:
-    space = read(
-        MLP + f"  activation: {{choices: [relu, tanh]}}\n  layers: {layers}\n  units: {units}\n",
-        "training.batch_size={choices: [8, 9, 64]}",
-    ).space
-    grid = Grid(space)
-    for index in range(grid.size):
-        model = space.resolve(grid.point(index)).model
-        assert isinstance(model.units, int) or len(model.units) == model.layers
-
-
-@pytest.mark.parametrize(
-    ("layers", "units"),
-    [
-        ("{value: 3, when: {model.activation: relu}}", "{value: [8, 8, 8], when: {model.activation: relu}}"),
-        (
-            "{value: 3, when: {model.activation: relu}}",  # elsewhere there are 2
-            "[{value: [8, 8, 8], when: {model.activation: relu}}, {value: [8, 8], when: {model.activation: tanh}}]",
-        ),
-        ("[{value: 3, when: {model.activation: relu}}, {choices: [3], when: {model.activation: tanh}}]", "[8, 8, 8]"),
-        ("{value: 3, when: {training.optimizer: adamw}}", "[8, 8, 8]"),  # which it is by default
-        ("{low: 1, high: 3}", "{value: [8, 8, 8], when: {model.layers: 3}}"),
-        (
-            "[{value: 3, when: {training.batch_size: [8, 9]}}, {low: 1, high: 2, when: {training.batch_size: 64}}]",
-            "{value: [8, 8, 8], when: {training.batch_size: 9}}",
-        ),
-    ],
-)
-def test_a_value_for_each_layer_may_hold_where_the_number_of_layers_fits(read, layers: str, units: str) -> None:
-    space = read(
-        MLP + f"  activation: {{choices: [relu, tanh]}}\n  layers: {layers}\n  units: {units}\n",
-        "training.batch_size={choices: [8, 9, 64]}",
-    ).space
-    grid = Grid(space)
-    for index in range(grid.size):
-        model = space.resolve(grid.point(index)).model
-        assert isinstance(model.units, int) or len(model.units) == model.layers
 
 
 @pytest.mark.parametrize(
