@@ -14,7 +14,7 @@ import torch
 from tuner.errors import ArtifactError
 from tuner.states import Outcome
 from tuner.training import checkpoint, data
-from tuner.training.errors import InfeasibleModel
+from tuner.training.errors import InfeasibleModel, is_out_of_memory
 from tuner.training.models import parameter_count
 from tuner.training.progress import Epoch, Phase, Progress, Result, Stop
 from tuner.training.state import Diverged, Member, State
@@ -88,7 +88,7 @@ def train(
     except InfeasibleModel as error:
         return result(Outcome.INFEASIBLE, str(error))
     except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         what = str(error).partition("\n")[0] or type(error).__name__
         return result(Outcome.OUT_OF_MEMORY, f"out of memory on {device}: {what}")
@@ -143,8 +143,3 @@ def _repeatable(on: bool) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """torch's allocator for the CPU raises a plain RuntimeError."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
