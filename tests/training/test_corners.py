@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tuner.spec.config import CnnConfig, RnnConfig
 from tuner.spec.space import Choices, Condition, Constant, Entry, FloatRange, IntRange, Parameter, Space
 from tuner.training import data
-from tuner.training.models import parameter_count
 from tuner.training.corners import find_corners
+from tuner.training.models import parameter_count
 
 FRAME: tuple[Entry, ...] = (
     Constant(path="data.name", value="digits"),

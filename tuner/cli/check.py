@@ -10,7 +10,7 @@ import click
 
 from tuner.cli.context import Context, pass_context
 from tuner.cli.output import Column, clock, duration, emit, emit_one, format_option, show, size
-from tuner.cli.slots import device_option, sensible_slots, slots_option, usable_cores, visible_gpus
+from tuner.cli.slots import device_option, sensible_slots, slots_option, visible_gpus
 from tuner.cli.spec_file import SpecFile, spec_arguments
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ def _too_little_memory(preflight: Preflight, slots: int) -> Iterator[str]:
 
 def _estimate(spec: StudySpec, preflight: Preflight, slots: int) -> dict[str, Any]:
     """What the study will take; None for what is not known."""
+    from tuner.training.machine import usable_cores
+
     trained = [run.trial_seconds for run in preflight.trials if run.trial_seconds is not None]
     trial_seconds = sum(trained) / len(trained) if trained else None
     # More slots than processors take turns.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import statistics
 import tempfile
@@ -60,8 +61,7 @@ def bfloat16_gain(config: TrialConfig, data_folder: Path, device: torch.device) 
         member = Member(config=config.model_copy(update={"training": training}), seed=0, number=0)
         states.append(State(member, data_folder, device))
     turns = [[_seconds_of_step(state.train, device, steps=10, of=min) for state in states] for _ in range(5)]
-    float32, bfloat16 = map(min, zip(*turns, strict=True))
-    return float32 / bfloat16
+    return min(float32 for float32, _ in turns) / min(bfloat16 for _, bfloat16 in turns)
 
 
 class _Enough(Exception):
@@ -92,5 +92,5 @@ def _seconds_of_step(
 
     with contextlib.suppress(_Enough, Diverged):
         run_pass(after_step)
-    seconds = [after - before for before, after in zip(times, times[1:], strict=False)]
+    seconds = [after - before for before, after in itertools.pairwise(times)]
     return of(seconds[1:] or seconds)  # the first one fetched the data of many

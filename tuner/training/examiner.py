@@ -1,4 +1,4 @@
-"""The process behind `preflight`: reads a question from standard input, tries trials out, answers on standard output."""
+"""The process behind `preflight`: it reads a question, tries trials out and writes the answer."""
 
 from __future__ import annotations
 
@@ -122,7 +122,8 @@ def _in_fork(call: Callable[[], Any]) -> Any:
         said = json.loads(reading.recv_bytes())
     except EOFError:
         fork.join()
-        ended = f"was killed by {Signals(-fork.exitcode).name}" if (fork.exitcode or 0) < 0 else "died"
+        code = fork.exitcode or 0
+        ended = f"was killed by {Signals(-code).name}" if code < 0 else "died"
         raise _Failed(f"its process {ended}") from None
     finally:
         fork.kill()

@@ -1,8 +1,9 @@
-"""Memory of this machine and of its processes, as Linux tells it. None: unknown, on another system for instance."""
+"""Cores and memory of this machine and its processes, as Linux tells them. None: unknown, on another system perhaps."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +18,13 @@ _GROUP_FILES = (
 )
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on; batch systems and containers give it fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def available_memory(root: Path = ROOT) -> int | None:
-    """Bytes that new processes may still take: of the machine, or less where a container or a batch system limits it."""
+    """Bytes that new processes may still take: of the machine, or what a container or a batch system leaves of it."""
     machine = _fields(root / "proc/meminfo").get("MemAvailable")
     return None if machine is None else min([machine, *_left_in_groups(root)])
 
