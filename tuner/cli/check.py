@@ -175,7 +175,9 @@ def _show_corners(rows: Sequence[Mapping[str, Any]]) -> None:
         columns = ("parameters", "batch_size", Column("memory_bytes", "memory"), Column("epoch_seconds", "an epoch"))
         emit(trained, ("model", *columns, Column("trial_seconds", "a trial")), "table")
         click.echo()
-        emit_one({row["model"]: show(row["knobs"]) for row in trained if row["knobs"]}, "table")
+        if models := {row["model"]: show(row["knobs"]) for row in trained if row["knobs"]}:
+            emit_one(models, "table")
+            click.echo()
 
 
 def _in_words(estimate: Mapping[str, Any]) -> dict[str, str]:
