@@ -13,7 +13,7 @@ from tuner.spec.config import TrainingConfig, TrialConfig
 from tuner.spec.space import Choices, Parameter, Point, Space, Value
 from tuner.training.data import DataInfo
 from tuner.training.errors import InfeasibleModel
-from tuner.training.models import build
+from tuner.training.models import build, parameter_count
 from tuner.training.optimizers import build_optimizer
 from tuner.training.preflight import ModelSize
 from tuner.training.randomness import CPU
@@ -50,7 +50,7 @@ def find_corners(space: Space, info: DataInfo) -> Corners:
     for ends in _ends_of_models(space):
         point = _point(space, ends)
         try:
-            models.setdefault(_parameters(build(space.resolve(point).model, info)), []).append(ends)
+            models.setdefault(parameter_count(space.resolve(point).model, info), []).append(ends)
         except InfeasibleModel as error:
             where = ", ".join(f"{name}: {value}" for name, value in _chosen(space, point, "model.").items())
             infeasible.setdefault(str(error), f"{where or 'every model'}: {error}")
@@ -63,11 +63,11 @@ def find_corners(space: Space, info: DataInfo) -> Corners:
 
 
 def _corners(space: Space, info: DataInfo, models: dict[int, list[Ends]]) -> Iterator[Corner]:
-    def operations(parameters: int) -> int:
+    def work(parameters: int) -> int:
         config = space.resolve(_point(space, models[parameters][0]))
-        return _operations(build(config.model, info), info)
+        return _multiplications(build(config.model, info), info) or parameters
 
-    by_size = sorted(models, key=operations)
+    by_size = sorted(models, key=work)
     optimizer = _largest_optimizer(space)
     sizes: list[tuple[ModelSize, int, int]] = [("smallest", by_size[0], 0), ("largest", by_size[-1], -1)]
     seen = []
@@ -82,17 +82,10 @@ def _corners(space: Space, info: DataInfo, models: dict[int, list[Ends]]) -> Ite
 # --- sizes ----------------------------------------------------------------------------------------------------------
 
 
-def _parameters(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _operations(model: nn.Module, info: DataInfo) -> int:
-    """Multiplications for one example.
-
-    Where nothing is convolved every weight is used once (in recurrent layers once a step, which are as many for all).
-    """
+def _multiplications(model: nn.Module, info: DataInfo) -> int | None:
+    """For one example. None where nothing is convolved: there all weights are used equally often."""
     if not any(isinstance(module, nn.Conv2d) for module in model.modules()):
-        return _parameters(model)
+        return None
     counted = 0
 
     def count(layer: nn.Module, _: object, output: Tensor) -> None:

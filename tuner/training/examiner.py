@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -44,7 +45,7 @@ def main() -> None:
     question = TypeAdapter(Question).validate_json(sys.stdin.buffer.read())
     try:
         answer = _examine(question)
-    except TunerError as error:
+    except (TunerError, _Failed) as error:
         sys.exit(str(error))
     with answers:
         answers.write(TypeAdapter(Preflight).dump_json(answer))
@@ -72,8 +73,9 @@ def _examine(question: Question) -> Preflight:
         for corner in found.corners
     ]
     gain = None
-    if found.corners and found.corners[-1].config.training.precision == "auto" and not corners[-1].tried.problem:
-        gain = _in_fork(partial(_gain, found.corners[-1].config, question))
+    if found.corners and found.corners[-1].config.training.precision == "auto":
+        with contextlib.suppress(_Failed):
+            gain = _in_fork(partial(_gain, found.corners[-1].config, question))
     return Preflight(
         device=device,
         corners=tuple(corners),
@@ -104,7 +106,10 @@ def _try(config: TrialConfig, question: Question) -> dict[str, Any]:
 
 
 def _gain(config: TrialConfig, question: Question) -> float:
-    return bfloat16_gain(config, question.data, choose_device(question.device))
+    device = choose_device(question.device)
+    if device.type == "cpu":
+        limit_memory()
+    return bfloat16_gain(config, question.data, device)
 
 
 def _in_fork(call: Callable[[], Any]) -> Any:
@@ -118,7 +123,7 @@ def _in_fork(call: Callable[[], Any]) -> Any:
     writing.close()
     try:
         if not reading.poll(ANSWER_SECONDS):
-            raise _Failed(f"it was given up after {ANSWER_SECONDS:g} s")
+            raise _Failed(f"a few steps take longer than {ANSWER_SECONDS:g} s")
         said = json.loads(reading.recv_bytes())
     except EOFError:
         fork.join()
