@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from tests.cli.site import Cli, Site
 from tuner.cli.advice import MOMENTUM_OPTIMIZERS
 from tuner.spec.config import TrainingConfig
+from tuner.training.machine import usable_cores
 from tuner.training.optimizers import OPTIMIZERS
 
 
@@ -27,8 +28,40 @@ def test_what_a_file_means(here: Site, spec_file: Path) -> None:
     # one layer of 8: 2 * 8 + 8 and 8 * 2 + 2; two of 16: 2 * 16 + 16, 16 * 16 + 16 and 16 * 2 + 2
     assert said["model_parameters"] == {"smallest": 42, "largest": 354}
     assert said["infeasible"] == []
-    estimate = said["estimate"]
-    assert estimate["study_seconds"] == pytest.approx(500 * estimate["trial_seconds"])
+    estimate, at_once = said["estimate"], min(2, usable_cores())
+    assert estimate["study_seconds"] == pytest.approx(1000 * estimate["trial_seconds"] / at_once)
+    assert estimate["least_study_seconds"] == estimate["study_seconds"]  # nothing is pruned
+    memory = estimate["memory"]
+    assert memory["trials_that_fit"] == memory["available_bytes"] // memory["trial_bytes"]
+
+
+def test_corners_say_what_they_cost(here: Site, spec_file: Path) -> None:
+    overrides = ("data.points=40000", "model.units={choices: [8, 512]}", "training.batch_size={choices: [64, 9999]}")
+    settings = [word for override in overrides for word in ("--set", override)]
+    done = here.run("check", spec_file, *settings, "--device", "cpu", "--format", "json")
+    assert done.code == 0, done.err
+    corners = {(corner["model"], corner["batch_size"]): corner for corner in done.json["corners"]}
+    assert list(corners) == [("smallest", 64), ("smallest", 9999), ("largest", 64), ("largest", 9999)]
+    assert corners["smallest", 64]["knobs"] == {"layers": 1, "units": 8}
+    assert corners["largest", 64]["knobs"] == {"layers": 2, "units": 512}
+    parameters = done.json["model_parameters"]
+    assert corners["smallest", 64]["parameters"] == parameters["smallest"]
+    assert corners["largest", 64]["parameters"] == parameters["largest"]
+    for batch_size in (64, 9999):
+        small, large = corners["smallest", batch_size], corners["largest", batch_size]
+        assert small["memory_bytes"] < large["memory_bytes"]
+        assert small["epoch_seconds"] < large["epoch_seconds"]
+    assert corners["largest", 64]["memory_bytes"] < corners["largest", 9999]["memory_bytes"]
+    assert done.json["estimate"]["memory"]["trial_bytes"] >= corners["largest", 9999]["memory_bytes"]
+
+
+def test_a_corner_beyond_the_memory_is_named(here: Site, spec_file: Path) -> None:
+    overrides = ("model.units={choices: [8, 65536]}", "model.layers={choices: [1, 64]}")  # the largest: a terabyte
+    settings = [word for override in overrides for word in ("--set", override)]
+    done = here.run("check", spec_file, *settings, "--device", "cpu")
+    assert done.code == 0, done.err
+    assert "largest model with batch size 32: out of memory" in done.out
+    assert any(line.startswith("smallest ") for line in done.out.splitlines())
 
 
 def test_corners_that_cannot_be_built_and_ranges_without_a_grid_are_named(here: Site, spec_file: Path) -> None:
@@ -50,8 +83,22 @@ def test_the_table_says_what_there_is_to_say(cli: Cli, spec_file: Path) -> None:
     out = cli("check", spec_file, "--slots", 1, "--device", "cpu").out
     for absent in ("no grid for", "infeasible", "baselines", "warnings", " -\n"):
         assert absent not in out
-    (time,) = [line for line in out.splitlines() if line.startswith("time ")]
-    assert re.search(r" a trial: .* s; the study: at most .* s with 1 slot, on cpu, if nothing is pruned$", time)
+    (header, row) = [line for line in out.splitlines() if re.match("model  |smallest  .* MiB", line)][-2:]
+    assert header.split() == ["model", "parameters", "batch", "size", "memory", "an", "epoch", "a", "trial"]
+    assert row
+    assert re.search(r"^memory  .* MiB for the largest trial; .* available: [\d,]+ fit at once$", out, re.MULTILINE)
+    assert re.search(r"^a trial  .* s on average, on cpu$", out, re.MULTILINE)
+    (study,) = [line for line in out.splitlines() if line.startswith("the study  ")]
+    assert re.search(r"  .* s with 1 slot; started now it ends by .*\d\d:\d\d$", study)
+
+
+def test_what_a_pruner_may_spare_is_told(cli: Cli, spec_file: Path) -> None:
+    """Of 8 trials of 10 epochs two end whole, the others may end after the second."""
+    pruner = "search.pruner={name: median, startup_trials: 2, min_epochs: 2}"
+    settings = ("--set", pruner, "--set", "budget.trials=8", "--set", "training.epochs=10")
+    estimate = cli("check", spec_file, *settings, "--format", "json").json["estimate"]
+    share = (2 * 10 + 6 * 2) / (8 * 10)
+    assert estimate["least_study_seconds"] == pytest.approx(share * estimate["study_seconds"])
 
 
 def test_a_knob_with_a_value_for_each_layer_is_one_parameter(cli: Cli, spec_file: Path) -> None:

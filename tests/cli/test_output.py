@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from ruamel.yaml import YAML
 
-from tuner.cli.output import Column, duration, emit, emit_one, format_option, plain, show
+from tuner.cli.output import Column, clock, duration, emit, emit_one, format_option, plain, show, size
 
 
 class State(StrEnum):
@@ -110,6 +110,22 @@ def test_one_object_is_a_line_per_key(capsys: pytest.CaptureFixture[str]) -> Non
         "  learning_rate  1e-05",
         "none      -",
     ]
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [(0, "0 B"), (512, "512 B"), (14 * 2**20, "14 MiB"), (1000 * 2**20, "1.0 GiB"), (3e12, "2794.0 GiB")],
+)
+def test_sizes(amount: float, text: str) -> None:
+    assert size(amount) == text
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"), [(0, "15:30"), (8, "23:30"), (9, "Wed 00:30"), (24 * 6, "Mon 15:30"), (24 * 7, "2026-01-13")]
+)
+def test_times_to_come(hours: int, text: str) -> None:
+    now = datetime(2026, 1, 6, 15, 30).astimezone()
+    assert clock(now + timedelta(hours=hours), now) == text
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,6 +17,7 @@ from tuner.storage import claims, workers
 from tuner.storage.claims import Claim, Ending, Progress
 from tuner.storage.connection import Database
 from tuner.storage.studies import get_study, list_studies
+from tuner.storage.workers import Usage
 
 
 @pytest.fixture
@@ -50,6 +52,34 @@ def test_show_says_what_is_to_be_done_next(cli: Cli, study: int, db: Database) -
     assert status() == "paused, 1 worker, 1 of 4 trials; next: tuner study resume tiny"  # it waits
     cli("study", "cancel", "tiny")
     assert status() == "cancelled, 1 of 4 trials; next: tuner study resume tiny"
+
+
+def test_the_end_is_expected_once_an_epoch_was_measured(cli: Cli, study: int, db: Database) -> None:
+    held = claim(db, study)
+    shown = cli("study", "show", "tiny", "--format", "json").json
+    assert (shown["remaining_seconds"], shown["expected_end"]) == (None, None)
+    assert "expected end" not in cli("study", "show", "tiny").out
+    claims.report(db, held.held, Progress(curve={1: 0.5}))
+    shown = cli("study", "show", "tiny", "--format", "json").json
+    assert shown["remaining_seconds"] > 0
+    assert datetime.fromisoformat(shown["expected_end"]) > datetime.now(UTC)
+    assert "expected end in " in cli("study", "show", "tiny").out
+
+
+def test_what_workers_make_of_their_machines_is_shown(cli: Cli, study: int, db: Database) -> None:
+    held = claim(db, study)
+    (worker,) = workers.list_workers(db)
+    usage = Usage(busy_cores=0.97, cores=2, memory_bytes=300 * 2**20, available_bytes=2 * 2**30)
+    workers.set_usage(db, worker.worker_id, usage)
+    assert "there:1  1/1 slots; 1.0/2 cores; 300 MiB, 2.0 GiB free" in cli("study", "show", "tiny").out
+    (row,) = cli("worker", "list", "--format", "json").json
+    assert row["usage"]["busy_cores"] == 0.97
+    listed = cli("worker", "list").out
+    assert "1.0/2 cores  300 MiB, 2.0 GiB free" in listed
+    assert "GPUs" not in listed
+    claims.tell(db, held.held, Ending(outcome=Outcome.CRASHED))
+    cli("study", "pause", "tiny")
+    assert "1 slot waits: the study is paused" in cli("study", "show", "tiny").out
 
 
 def test_show_sums_up_how_trials_ended(cli: Cli, study: int, db: Database) -> None:

@@ -19,6 +19,7 @@ from tuner.errors import InvalidInput
 from tuner.storage.connection import Database
 from tuner.storage.url import parse
 from tuner.storage.workers import list_workers
+from tuner.training.machine import usable_cores
 
 
 def test_a_worker_works_until_the_budget_is_spent(here: Site, cli: Cli, spec_file: Path, db: Database) -> None:
@@ -135,7 +136,7 @@ def test_a_hang_limit_beyond_sense_is_refused(cli: Cli, limit: object, db: Datab
 
 
 def test_slots_follow_the_gpus_and_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    cores = slots.usable_cores()
+    cores = usable_cores()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert slots.sensible_slots(None, "auto") == cores
     assert slots.sensible_slots(None, "auto", workers=cores) == 1

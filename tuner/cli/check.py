@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tuner.cli.context import Context, pass_context
-from tuner.cli.output import duration, emit_one, format_option
-from tuner.cli.slots import device_option, sensible_slots, slots_option
+from tuner.cli.output import Column, clock, duration, emit, emit_one, format_option, show, size
+from tuner.cli.slots import device_option, sensible_slots, slots_option, visible_gpus
 from tuner.cli.spec_file import SpecFile, spec_arguments
 
 if TYPE_CHECKING:
-    import torch
-
+    from tuner.spec.config import TrialConfig
     from tuner.spec.study import StudySpec
+    from tuner.training.preflight import Corner, Preflight
 
-TIMED_TRIALS = 3  # of those that the search begins with
+SAMPLED_TRIALS = 3  # of those that the search begins with: what trials take on average
+WORTHWHILE_GAIN = 1.2  # times as fast; less is not worth a thought about precision
 
 
 @click.command("check", short_help="Say what a study file means and costs.")
@@ -28,9 +29,10 @@ TIMED_TRIALS = 3  # of those that the search begins with
 @format_option
 @pass_context
 def command(context: Context, spec_file: SpecFile, slots: int | None, device: str, format: str) -> None:
-    """Say what SPEC means: its parameters, its grid, the sizes of its models and data, and the time that it may take.
+    """Say what SPEC means: its parameters, its grid, the sizes of its models and data, and what it will cost.
 
-    No database is needed and nothing is started; the data set is prepared, and a few batches are trained.
+    No database is needed and nothing is started; the data set is prepared. Each corner of the space, the smallest and
+    the largest model with the smallest and the largest batch, is trained for some steps, for memory and time.
     """
     from tuner.spec.grid import Grid
 
@@ -38,16 +40,24 @@ def command(context: Context, spec_file: SpecFile, slots: int | None, device: st
     slots = sensible_slots(slots, device)
     grid = Grid(spec.space)
 
-    from tuner.cli.advice import warnings
-    from tuner.training.data import info, prepare
-    from tuner.training.device import choose_device
-    from tuner.training.preflight import model_sizes
+    from tuner.training.preflight import Examiner, Question
 
-    place = choose_device(device)
-    folder = prepare(spec.data, context.settings)
-    data = info(folder)
-    sizes = model_sizes(spec.space, data)
-    seconds = _seconds_a_trial(spec, folder, place)
+    with Examiner() as examiner:  # it gets ready while the data is prepared
+        from tuner.cli.advice import warnings
+        from tuner.training.data import info, prepare
+
+        folder = prepare(spec.data, context.settings)
+        data = info(folder)
+        preflight = examiner.ask(
+            Question(
+                study=spec.name,
+                document=spec.document,
+                data=folder,
+                device=device,
+                trials=tuple(_first_trials(spec)),
+            )
+        )
+    estimate = _estimate(spec, preflight, slots)
     known = {
         "study": spec.name,
         "searched_parameters": len({parameter.path for parameter in spec.space.parameters}),
@@ -62,65 +72,133 @@ def command(context: Context, spec_file: SpecFile, slots: int | None, device: st
             **data.sizes,
         },
         "baselines": data.baselines.get("validation", {}),
-        "model_parameters": {"smallest": sizes.smallest, "largest": sizes.largest},
-        "infeasible": list(sizes.infeasible),
-        "warnings": list(warnings(spec)),
+        "model_parameters": {"smallest": preflight.fewest_parameters, "largest": preflight.most_parameters},
+        "infeasible": [*preflight.infeasible, *_failed_corners(preflight)],
+        "warnings": [*warnings(spec), *_too_little_memory(preflight, slots)],
     }
-    estimate = {
-        "trial_seconds": seconds,
-        "study_seconds": _of_study(spec, seconds, slots),
-        "slots": slots,
-        "device": place.type,
-    }
+    corners = [_row(corner) for corner in preflight.corners]
     if format == "table":
-        told = {key: value for key, value in known.items() if value not in (None, [], {})}
-        emit_one({**told, "time": _in_words(estimate)}, format)
+        emit_one({key: value for key, value in known.items() if value not in (None, [], {})}, format)
+        _show_corners(corners)
+        emit_one(_in_words(estimate), format)
     else:
-        emit_one({**known, "estimate": estimate}, format)
+        emit_one({**known, "corners": corners, "estimate": estimate}, format)
 
 
-def _in_words(estimate: Mapping[str, Any]) -> str:
-    """`a trial: 4.7 s; the study: at most 1 m 34 s with 2 slots, on cpu, if nothing is pruned`."""
-    if estimate["trial_seconds"] is None:
-        return f"unknown: none of the first {TIMED_TRIALS} models can be built"
-    study = "" if estimate["study_seconds"] is None else f"; the study: at most {duration(estimate['study_seconds'])}"
-    slots = "1 slot" if estimate["slots"] == 1 else f"{estimate['slots']} slots"
-    return (
-        f"a trial: {duration(estimate['trial_seconds'])}{study} with {slots}, on {estimate['device']}, "
-        "if nothing is pruned"
-    )
-
-
-def _seconds_a_trial(spec: StudySpec, folder: Path, device: torch.device) -> float | None:
-    """Of a trial that is not pruned: the mean of the first ones that the search proposes and that can be built.
-
-    With one thread, as workers train. None where none can be built.
-    """
+def _first_trials(spec: StudySpec) -> Iterator[TrialConfig]:
+    """Those that the search begins with."""
     from tuner.search import SAMPLERS
     from tuner.search.history import History
-    from tuner.training.errors import InfeasibleModel
-    from tuner.training.preflight import seconds_per_trial
-    from tuner.training.warmup import warm_up
 
-    warm_up()
     history = History(direction=spec.objective.direction)
-    seconds = []
-    for number in range(min(TIMED_TRIALS, spec.budget.trials or TIMED_TRIALS)):
-        point = SAMPLERS[spec.search.method](spec.space, history, spec.search.seed, number)
-        try:
-            seconds.append(seconds_per_trial(spec.space.resolve(point), folder, device))
-        except InfeasibleModel:
-            continue
-    return sum(seconds) / len(seconds) if seconds else None
+    for number in range(min(SAMPLED_TRIALS, spec.budget.trials or SAMPLED_TRIALS)):
+        yield spec.space.resolve(SAMPLERS[spec.search.method](spec.space, history, spec.search.seed, number))
 
 
-def _of_study(spec: StudySpec, seconds: float | None, slots: int) -> float | None:
-    """Seconds until the nearest limit of the budget is reached, if no trial is pruned."""
-    if seconds is None:
-        return None
-    limits = {
-        "trials": spec.budget.trials and spec.budget.trials * seconds,
-        "total_epochs": spec.budget.total_epochs and spec.budget.total_epochs * seconds / spec.epochs,
-        "seconds": spec.budget.seconds,
+def _failed_corners(preflight: Preflight) -> Iterator[str]:
+    for corner in preflight.corners:
+        if corner.tried.problem:
+            yield f"{corner.model} model with batch size {corner.batch_size}: {corner.tried.problem}"
+
+
+def _too_little_memory(preflight: Preflight, slots: int) -> Iterator[str]:
+    if preflight.fit is not None and preflight.fit < slots:
+        yield (
+            f"not enough memory for {slots} slots: {preflight.fit} of the largest trials fit at once, "
+            f"{size(preflight.most_bytes or 0)} each"
+        )
+
+
+def _estimate(spec: StudySpec, preflight: Preflight, slots: int) -> dict[str, Any]:
+    """What the study will take; None for what is not known."""
+    from tuner.training.machine import usable_cores
+
+    trained = [run.trial_seconds for run in preflight.trials if run.trial_seconds is not None]
+    trial_seconds = sum(trained) / len(trained) if trained else None
+    # More slots than processors take turns.
+    at_once = min(slots, usable_cores() if preflight.device == "cpu" else max(1, visible_gpus()))
+    study_seconds = least_seconds = None
+    if trial_seconds is not None:
+        study_seconds = _trained_seconds(spec, trial_seconds, spec.epochs) / at_once
+        least_seconds = _trained_seconds(spec, trial_seconds, _least_epochs(spec)) / at_once
+    return {
+        "device": preflight.device,
+        "slots": slots,
+        "memory": {
+            "trial_bytes": preflight.most_bytes,  # of the largest
+            "available_bytes": preflight.available_bytes,
+            "trials_that_fit": preflight.fit,
+        },
+        "trial_seconds": trial_seconds,  # on average, not pruned
+        "study_seconds": study_seconds,  # if nothing is pruned
+        "least_study_seconds": least_seconds,  # if all is pruned that may be, as early as it may be
+        "bfloat16_gain": preflight.bfloat16_gain,
     }
-    return min(limit for limit in limits.values() if limit) / slots
+
+
+def _least_epochs(spec: StudySpec) -> float:
+    """Of a trial, on average: if the pruner ends every trial that it may, as early as it may."""
+    from tuner.search.pruners import startup_trials
+    from tuner.spec.search import NoPruner
+
+    pruner, trials = spec.search.pruner, spec.budget.trials
+    if isinstance(pruner, NoPruner) or trials is None:
+        return spec.epochs
+    whole = min(trials, startup_trials(pruner))
+    return (whole * spec.epochs + (trials - whole) * min(pruner.min_epochs, spec.epochs)) / trials
+
+
+def _trained_seconds(spec: StudySpec, trial_seconds: float, epochs: float) -> float:
+    """Of training, summed, until the nearest limit of the budget is reached by trials of so many epochs."""
+    budget, epoch_seconds = spec.budget, trial_seconds / spec.epochs
+    limits = (
+        budget.trials and budget.trials * epochs * epoch_seconds,
+        budget.total_epochs and budget.total_epochs * epoch_seconds,
+        budget.seconds,
+    )
+    return min(limit for limit in limits if limit)
+
+
+# --- for people -----------------------------------------------------------------------------------------------------
+
+
+def _row(corner: Corner) -> dict[str, Any]:
+    tried = vars(corner.tried)
+    return {**{key: value for key, value in vars(corner).items() if key != "tried"}, **tried}
+
+
+def _show_corners(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table of the corners that could be trained, and below it what their models are."""
+    trained = [row for row in rows if row["problem"] is None]
+    if trained:
+        click.echo()
+        columns = ("parameters", "batch_size", Column("memory_bytes", "memory"), Column("epoch_seconds", "an epoch"))
+        emit(trained, ("model", *columns, Column("trial_seconds", "a trial")), "table")
+        click.echo()
+        if models := {row["model"]: show(row["knobs"]) for row in trained if row["knobs"]}:
+            emit_one(models, "table")
+            click.echo()
+
+
+def _in_words(estimate: Mapping[str, Any]) -> dict[str, str]:
+    """The estimate in a line for each thing that it is about."""
+    memory, slots, least = estimate["memory"], estimate["slots"], estimate["least_study_seconds"]
+    words = {}
+    if memory["trials_that_fit"] is not None:
+        words["memory"] = (
+            f"{size(memory['trial_bytes'])} for the largest trial; "
+            f"{size(memory['available_bytes'])} available: {memory['trials_that_fit']:,} fit at once"
+        )
+    if estimate["trial_seconds"] is None:
+        return {**words, "time": f"unknown: none of the first {SAMPLED_TRIALS} trials can be trained"}
+    now, seconds = datetime.now(UTC), estimate["study_seconds"]
+    words["a trial"] = f"{duration(estimate['trial_seconds'])} on average, on {estimate['device']}"
+    words["the study"] = (
+        f"{duration(seconds)} with {slots} slot{'s' if slots > 1 else ''}"
+        + (f" if nothing is pruned, {duration(least)} if all is that may be" if least < seconds else "")
+        + f"; started now it ends by {clock(now + timedelta(seconds=seconds), now)}"
+    )
+    gain = estimate["bfloat16_gain"]
+    if gain is not None and gain >= WORTHWHILE_GAIN:
+        words["advice"] = f"with training.precision: bfloat16 the largest model trains {gain:.1f} x as fast here"
+    return words

@@ -15,6 +15,7 @@ from rich.live import Live
 
 from tuner.cli.live_view import line, render
 from tuner.cli.snapshot import Snapshot, SnapshotReader
+from tuner.cli.summary import expected_end
 from tuner.states import StudyState
 
 
@@ -89,6 +90,7 @@ class PlainView(View):
         self._stream = stream
         self._shown = 0 if old_trials else None  # None: as many as the first look finds
         self._trouble: str | None = None
+        self._end: str | None = None
         self._state = StudyState.RUNNING
 
     def show(self, snapshot: Snapshot) -> None:
@@ -100,6 +102,9 @@ class PlainView(View):
         if snapshot.state is not self._state and not snapshot.state.ended:
             self.say(f"study {snapshot.name}: {snapshot.state}" + (f" ({snapshot.reason})" if snapshot.reason else ""))
         self._state = snapshot.state
+        if self._end is None and (end := expected_end(snapshot)):  # once: it is said as soon as it is known
+            self.say(f"study {snapshot.name}: {end}")
+            self._end = end
         if snapshot.trouble and not self._trouble:
             self.say(snapshot.trouble)
         self._trouble = snapshot.trouble

@@ -12,9 +12,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tuner.cli import workers_view
 from tuner.cli.output import duration, show
 from tuner.cli.snapshot import Snapshot
-from tuner.cli.summary import done
+from tuner.cli.summary import done, expected_end
 from tuner.states import StudyState, TrialState
 from tuner.storage.trials import TrialRecord
 
@@ -30,14 +31,18 @@ _VALUE_WIDTH = 10  # of a column of knobs' values: "trial 1000", "5.623e-05"
 _COLUMN_GAP = 2
 _BAR_WIDTH = 40  # at most: longer ones are no easier to read
 _MIN_BARS = 2
+_MIN_WORKERS = 2  # lines
 
 
 def render(snapshot: Snapshot, width: int, height: int) -> RenderableType:
     """The whole view; it fills no more than `width` columns, and leaves a line of `height` to the cursor."""
     knobs = len(snapshot.knobs) if snapshot.best or snapshot.running else 0
     bars = len(snapshot.running)
+    workers = workers_view.lines(snapshot)
     # An empty line stands before each block, and the knobs have a heading.
-    room = height - 1 - _HEADER_LINES - bool(snapshot.trouble) - 2 * bool(knobs) - bool(bars)
+    room = height - 1 - _HEADER_LINES - bool(snapshot.trouble) - 2 * bool(knobs) - bool(bars) - bool(workers)
+    rows = min(len(workers), max(_MIN_WORKERS, room - knobs - bars))
+    room -= rows
     bars = min(bars, max(_MIN_BARS, room - knobs))
     knobs = min(knobs, room - bars)
     parts: list[RenderableType] = [*_header(snapshot, width)]
@@ -45,6 +50,8 @@ def render(snapshot: Snapshot, width: int, height: int) -> RenderableType:
         parts += [Text(), _knobs(snapshot, width, rows=knobs)]
     if bars > 0:
         parts += [Text(), _bars(snapshot, width, rows=bars)]
+    if workers:
+        parts += [Text(), *(_one_line(Text(show(text), style="dim")) for text in _first(workers, rows))]
     if snapshot.trouble:
         parts.append(_one_line(Text(show(snapshot.trouble), style="red")))
     return Group(*parts)
@@ -75,10 +82,9 @@ def _header(snapshot: Snapshot, width: int) -> list[RenderableType]:
         f"  {done(snapshot)}: {len(snapshot.running)} running, {counts[TrialState.PRUNED]} pruned, ",
         (f"{counts[TrialState.FAIL]} failed", "red" if counts[TrialState.FAIL] else ""),
     )
-    remaining = snapshot.remaining_seconds
     times = Text(f"{duration(snapshot.elapsed)} elapsed")
-    if remaining is not None:
-        times.append(f", about {duration(remaining)} left")
+    if end := expected_end(snapshot):
+        times.append(f", {end}")
     bar = Table.grid(padding=(0, _COLUMN_GAP, 0, 0))
     length = max(10, min(_BAR_WIDTH, width - len(times) - _COLUMN_GAP))
     bar.add_row(ProgressBar(total=1.0, completed=snapshot.progress, width=length), _one_line(times))
@@ -132,11 +138,17 @@ def _bars(snapshot: Snapshot, width: int, rows: int) -> Table:
             Text(f"trial {trial.number}"),
             ProgressBar(total=snapshot.epochs, completed=trial.epochs, width=length),
             Text(f"{trial.epochs}/{snapshot.epochs}", justify="right"),
-            Text(show(trial.latest) if trial.latest is not None else ""),
+            _latest(trial),
         )
     if len(shown) < len(snapshot.running):
         table.add_row(Text(f"… {len(snapshot.running) - len(shown)} more", style="dim"))
     return table
+
+
+def _latest(trial: TrialRecord) -> Text:
+    if trial.latest is None and not trial.epochs:  # its data is prepared, or its first epoch is a long one
+        return Text(f"first epoch, for {duration(trial.seconds)}", style="dim")
+    return Text(show(trial.latest) if trial.latest is not None else "")
 
 
 def _first(names: Sequence[str], rows: int) -> list[str]:

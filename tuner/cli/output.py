@@ -1,7 +1,7 @@
 """How commands print what they list: a table for people, JSON or YAML for scripts.
 
 Scripts get whole rows, so a row may hold more keys than the table shows. A key `seconds` (or `…_seconds`) holds a
-duration, which the table shows as `1 m 05 s` and scripts get as a number.
+duration, which the table shows as `1 m 05 s` and scripts get as a number; `…_bytes` in the same way `612 MiB`.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ def show(value: object, key: str = "") -> str:
             return duration(value.total_seconds())
         case int() | float() if key == "seconds" or key.endswith("_seconds"):
             return duration(value)
+        case int() | float() if key.endswith("_bytes"):
+            return size(value)
         case float():
             return _number(value)
         case Enum():
@@ -111,6 +113,25 @@ def duration(seconds: float) -> str:
         return f"{minutes // 60} h {minutes % 60:02d} m"
     hours = round(seconds / 3600)
     return f"{hours // 24} d {hours % 24:02d} h"
+
+
+def size(amount: float) -> str:
+    """Bytes as `512 B`, `14 MiB` or `2.9 GiB`.
+
+    >>> size(3_100_000_000)
+    '2.9 GiB'
+    """
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"
+
+
+def clock(time: datetime, now: datetime) -> str:
+    """When something will be, on the clock of whoever reads it: `14:32`, `Tue 14:32`, `2026-11-21`."""
+    local, days = time.astimezone(), (time.astimezone().date() - now.astimezone().date()).days
+    return f"{local:%H:%M}" if days == 0 else f"{local:%a %H:%M}" if days < 7 else f"{local:%Y-%m-%d}"
 
 
 def plain(value: object) -> Any:

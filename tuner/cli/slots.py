@@ -87,6 +87,8 @@ def sensible_slots(slots: int | None, device: str, workers: int = 1) -> int:
 
     Raises InvalidInput for more than the machine has any use for.
     """
+    from tuner.training.machine import usable_cores
+
     cores = usable_cores()
     if slots is None:
         gpus = 0 if device == "cpu" else visible_gpus()
@@ -96,11 +98,6 @@ def sensible_slots(slots: int | None, device: str, workers: int = 1) -> int:
         asked = f"--slots {slots}" if workers == 1 else f"--workers {workers} with {slots} slots each"
         raise InvalidInput(f"{asked}: too many at once for the {cores} cores of this machine; at most {most} in all")
     return slots
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on; batch systems and containers give it fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus() -> int:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 
+from tuner.cli.output import duration
 from tuner.errors import DatabaseLost
 from tuner.spec.config import Metric
 from tuner.spec.search import BudgetConfig
@@ -19,7 +20,7 @@ from tuner.states import Outcome, StudyState, TrialState
 from tuner.storage.connection import Database
 from tuner.storage.studies import get_study, spent
 from tuner.storage.trials import TrialRecord, list_trials
-from tuner.storage.workers import serving
+from tuner.storage.workers import WorkerRecord, WorkerState, list_workers
 
 REFRESH_SECONDS = 0.5
 
@@ -29,7 +30,7 @@ class Snapshot:
     name: str
     state: StudyState
     reason: str | None  # why it was paused, where no person did it
-    goes_on: bool  # the budget leaves another trial to end or to begin
+    affordable: bool  # the budget leaves another trial to begin
     metric: Metric
     maximize: bool
     epochs: int  # that a trial may train
@@ -38,8 +39,21 @@ class Snapshot:
     open: tuple[TrialRecord, ...]  # running, or given back and waiting; by number
     finished: tuple[TrialRecord, ...]  # in the order in which they ended
     elapsed: float  # seconds since the study was made
+    looked_at: datetime
+    reported: Mapping[int, float] = field(default_factory=dict)  # of open trials: seconds by their last epoch's end
+    workers: tuple[WorkerRecord, ...] = ()  # that serve it
     trouble: str | None = None  # why this is not the newest state
     awaited: str = "waiting for a worker"  # what must happen before the first trial begins
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is a trial to end, or one to begin."""
+        return bool(self.open) or self.affordable
+
+    @property
+    def live_workers(self) -> int:
+        """How many serve it, whether they train or wait."""
+        return sum(worker.state is WorkerState.ALIVE for worker in self.workers)
 
     @property
     def running(self) -> tuple[TrialRecord, ...]:
@@ -88,14 +102,17 @@ class Snapshot:
 
     @property
     def remaining_seconds(self) -> float | None:
-        """A guess at the time to go, as fast as now; None while nothing runs or nothing has ended."""
-        slots = sum(1 / trial.shared for trial in self.running)
-        epochs = sum(trial.epochs for trial in self.finished)
-        if not slots or not epochs:
+        """A guess at the time to go, as fast as now; None while nothing runs or no epoch has ended."""
+        at_once = sum(1 / trial.shared for trial in self.running)  # slots: those that share one count for one
+        if not at_once or not self.trained_epochs:
             return None
-        epochs_a_trial = epochs / len(self.finished)  # pruned ones included
+        ended_epochs = sum(trial.epochs for trial in self.finished)
+        epochs_a_trial = ended_epochs / len(self.finished) if ended_epochs else self.epochs  # pruned ones included
         epochs_to_go = sum(max(epochs_a_trial - trial.epochs, 1.0) for trial in self.open)
-        seconds_an_epoch = sum(trial.seconds for trial in self.finished) / epochs
+        # Of what runs, the time behind the last epoch's end is left out.
+        seconds = sum(trial.seconds for trial in self.finished)
+        seconds += sum(self.reported.get(trial.number, trial.seconds) for trial in self.open if trial.epochs)
+        seconds_an_epoch = seconds / self.trained_epochs
         limits = []
         trials = self.trials if self.state is StudyState.STOPPING else self.budget.trials
         if trials is not None:
@@ -105,7 +122,12 @@ class Snapshot:
             limits.append((self.budget.total_epochs - self.trained_epochs) * seconds_an_epoch)
         if self.budget.seconds is not None:
             limits.append(self.budget.seconds - self.trained_seconds)
-        return max(0.0, min(limits)) / slots if limits else None
+        return max(0.0, min(limits)) / at_once if limits else None
+
+    @property
+    def expected_end(self) -> datetime | None:
+        """`remaining_seconds` after this look."""
+        return None if self.remaining_seconds is None else self.looked_at + timedelta(seconds=self.remaining_seconds)
 
     def _merit(self, trial: TrialRecord) -> tuple[float, int]:
         value = math.inf if trial.value is None else -trial.value if self.maximize else trial.value
@@ -119,12 +141,15 @@ class SnapshotReader:
         self._db = db
         self._name = name
         self._finished: list[TrialRecord] = []
+        self._reported: dict[
+            int, tuple[int, float]
+        ] = {}  # open trial -> its epochs, and its seconds when they were new
         spec = get_study(db, name).spec
         self._objective = spec.objective
         self._knobs = tuple(parameter.name for parameter in spec.space.parameters)
 
     def look(self) -> Snapshot:
-        """Three statements. Raises NotFound, DatabaseLost."""
+        """Four statements. Raises NotFound, DatabaseLost."""
         study = get_study(self._db, self._name)
         seen = max((trial.finish_seq or 0 for trial in self._finished), default=0)
         trials = list_trials(self._db, study, finished_after=seen)
@@ -132,20 +157,32 @@ class SnapshotReader:
         again = {trial.number for trial in trials}  # some had failed before, and are run again
         self._finished = [trial for trial in self._finished if trial.number not in again]
         self._finished += sorted(ended, key=lambda trial: trial.finish_seq or 0)
+        open_ = tuple(trial for trial in trials if not trial.state.finished)
+        self._reported = {trial.number: self._last_report(trial) for trial in open_}
+        now = datetime.now(UTC)
         return Snapshot(
             name=study.name,
             state=study.state,
             reason=study.reason,
-            goes_on=spent(self._db, study.study_id).goes_on,
+            affordable=spent(self._db, study.study_id).affordable,
             metric=self._objective.metric,
             maximize=self._objective.direction == "maximize",
             epochs=study.epochs,
             budget=study.budget,
             knobs=self._knobs,
-            open=tuple(trial for trial in trials if not trial.state.finished),
+            open=open_,
             finished=tuple(self._finished),
-            elapsed=max(0.0, ((study.ended_at or datetime.now(UTC)) - study.created_at).total_seconds()),
+            elapsed=max(0.0, ((study.ended_at or now) - study.created_at).total_seconds()),
+            looked_at=now,
+            reported={number: seconds for number, (_, seconds) in self._reported.items()},
+            workers=tuple(
+                worker for worker in list_workers(self._db) if worker.serves is None or study.name in worker.serves
+            ),
         )
+
+    def _last_report(self, trial: TrialRecord) -> tuple[int, float]:
+        epochs, seconds = self._reported.get(trial.number, (None, 0.0))
+        return (trial.epochs, seconds if epochs == trial.epochs else trial.seconds)
 
     def follow(self) -> Iterator[Snapshot]:
         """Looks twice a second until the study has ended; while the database is away, gives the last look again."""
@@ -156,10 +193,6 @@ class SnapshotReader:
             try:
                 seen = self.look()
             except DatabaseLost as error:
-                seen = replace(seen, trouble=str(error))
+                age = (datetime.now(UTC) - seen.looked_at).total_seconds()
+                seen = replace(seen, trouble=f"{error}; this was {duration(age)} ago")
             yield seen
-
-
-def serving_workers(db: Database, name: str) -> int:
-    """How many live workers serve a study, whether they train or wait."""
-    return serving(db, get_study(db, name).study_id)

@@ -64,13 +64,13 @@ def command_for(order: Order) -> click.Command:
     @pass_context
     def steer(context: Context, name: str) -> None:
         with context.connect() as db:
-            from tuner.cli.snapshot import SnapshotReader, serving_workers
+            from tuner.cli.snapshot import SnapshotReader
             from tuner.cli.summary import next_commands
             from tuner.states import StudyState
             from tuner.storage.steering import set_state
 
             study = set_state(db, name, StudyState(order.state))
-            following = next_commands(context, SnapshotReader(db, name).look(), serving_workers(db, name))
+            following = next_commands(context, SnapshotReader(db, name).look())
         context.note(f"study {name}: {study.state}; {EFFECTS[study.state]}; next: {next(iter(following.values()))}")
 
     return steer

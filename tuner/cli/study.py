@@ -63,15 +63,15 @@ def list_(context: Context, format: str) -> None:
 def show(context: Context, name: str, format: str) -> None:
     """Show where the study NAME stands, and what is to be done next."""
     with context.connect() as db:
-        from tuner.cli.snapshot import SnapshotReader, serving_workers
-        from tuner.cli.summary import best_of, counted, next_commands, result, status
+        from tuner.cli.snapshot import SnapshotReader
+        from tuner.cli.summary import best_of, counted, expected_end, next_commands, result, status
+        from tuner.cli.workers_view import in_words, name_of
         from tuner.storage.evaluations import list_evaluations
         from tuner.storage.studies import get_study
         from tuner.storage.trials import interruptions
 
         study = get_study(db, name)
         snapshot = SnapshotReader(db, name).look()
-        workers = serving_workers(db, name)
         opened = list_evaluations(db, study.study_id)
         interrupted = interruptions(db, study)
     spec = study.spec
@@ -93,7 +93,14 @@ def show(context: Context, name: str, format: str) -> None:
         "ended_at": study.ended_at,
     }
     if format == "table":
-        about = {"study": name, "status": status(context, snapshot, workers), "trials": counted(snapshot)}
+        about = {
+            "study": name,
+            "status": status(context, snapshot),
+            "trials": counted(snapshot),
+            "time": expected_end(snapshot),
+            "workers": {name_of(worker): in_words(worker, snapshot) for worker in snapshot.workers},
+        }
+        about = {key: value for key, value in about.items() if value}
         scores = [f"trial {opening.number}: {shown(opening.scores)}" for opening in opened]
         trained = {"engine": str(study.engine or "to be measured by the first worker")}
         emit_one({**about, "best": best_of(snapshot), **known, **trained, "test_part_opened": scores}, format)
@@ -103,10 +110,12 @@ def show(context: Context, name: str, format: str) -> None:
             **result(snapshot),
             "reason": snapshot.reason,
             "running": len(snapshot.running),
-            "workers": workers,
+            "workers": snapshot.live_workers,
+            "remaining_seconds": snapshot.remaining_seconds,
+            "expected_end": snapshot.expected_end,
             "outcomes": snapshot.outcomes,
             **known,
-            "next": next(iter(next_commands(context, snapshot, workers).values())),
+            "next": next(iter(next_commands(context, snapshot).values())),
         },
         format,
     )

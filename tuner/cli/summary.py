@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuner.cli.context import Context
-from tuner.cli.output import duration
+from tuner.cli.output import clock, duration
 from tuner.cli.snapshot import Snapshot
 from tuner.states import Outcome, StudyState, TrialState
 
@@ -41,7 +41,7 @@ def closing(context: Context, snapshot: Snapshot, baselines: Mapping[str, float]
         "training": {"seconds": snapshot.trained_seconds, "epochs": snapshot.trained_epochs},
         "best": best_of(snapshot),
         **({"baselines": baselines} if baselines else {}),
-        "next": next_commands(context, snapshot, workers=0),
+        "next": next_commands(context, snapshot),
     }
 
 
@@ -77,6 +77,14 @@ def done(snapshot: Snapshot) -> str:
     return ", ".join(words)
 
 
+def expected_end(snapshot: Snapshot) -> str | None:
+    """`expected end in 12 m 30 s (14:32)`; None while it is not known."""
+    seconds, end = snapshot.remaining_seconds, snapshot.expected_end
+    if seconds is None or end is None:
+        return None
+    return f"expected end in {duration(seconds)} ({clock(end, snapshot.looked_at)})"
+
+
 def best_of(snapshot: Snapshot) -> dict[str, Any] | None:
     best = snapshot.best
     if best is None:
@@ -89,16 +97,17 @@ def best_of(snapshot: Snapshot) -> dict[str, Any] | None:
     }
 
 
-def status(context: Context, snapshot: Snapshot, workers: int) -> str:
+def status(context: Context, snapshot: Snapshot) -> str:
     """`running, no worker, 31 of 40 trials; next: tuner worker start digits-cnn`."""
+    workers = snapshot.live_workers
     count = "no worker" if workers == 0 else f"{workers} worker{'s' if workers > 1 else ''}"
     at_work = "" if snapshot.state.ended else f", {count}"
-    _, command = next(iter(next_commands(context, snapshot, workers).items()))
+    _, command = next(iter(next_commands(context, snapshot).items()))
     why = f" ({snapshot.reason})" if snapshot.reason else ""
     return f"{snapshot.state}{why}{at_work}, {done(snapshot)}; next: {command}"
 
 
-def next_commands(context: Context, snapshot: Snapshot, workers: int) -> Mapping[str, str]:
+def next_commands(context: Context, snapshot: Snapshot) -> Mapping[str, str]:
     """What may be done next, the most needed first: purpose -> command."""
     name = snapshot.name
 
@@ -106,7 +115,7 @@ def next_commands(context: Context, snapshot: Snapshot, workers: int) -> Mapping
         return context.command_line(*words)
 
     match snapshot.state:
-        case StudyState.RUNNING | StudyState.STOPPING if workers == 0:
+        case StudyState.RUNNING | StudyState.STOPPING if snapshot.live_workers == 0:
             return {"train": command("worker", "start", name)}
         case StudyState.RUNNING | StudyState.STOPPING:
             return {"watch": command("study", "watch", name)}

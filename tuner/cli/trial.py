@@ -119,16 +119,16 @@ def retry(context: Context, study: str, trials: tuple[int, ...], failed: bool) -
     if failed == bool(trials):
         raise InvalidInput("give the numbers of failed trials, or --failed for all of them")
     with context.connect() as db:
-        from tuner.cli.snapshot import SnapshotReader, serving_workers
+        from tuner.cli.snapshot import SnapshotReader
         from tuner.cli.summary import next_commands
         from tuner.storage.steering import retry_failed
 
         chosen = retry_failed(db, study, None if failed else trials)
-        snapshot, workers = SnapshotReader(db, study).look(), serving_workers(db, study)
+        snapshot = SnapshotReader(db, study).look()
     if not chosen:
         context.note(f"study {study}: no trial has failed")
         return
-    following = next(iter(next_commands(context, snapshot, workers).values()))
+    following = next(iter(next_commands(context, snapshot).values()))
     context.note(f"study {study}: {len(chosen)} to run again ({', '.join(map(str, chosen))}); next: {following}")
 
 

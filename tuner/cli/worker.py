@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import click
 
@@ -12,6 +13,8 @@ from tuner.cli.context import Context, pass_context
 from tuner.cli.durations import duration
 from tuner.cli.output import emit, format_option
 from tuner.cli.slots import device_option, hang_limit_option, sensible_slots, slots_option
+
+USE = ("GPUs", "processors", "memory")  # columns for what workers make of their machines
 
 
 @click.group("worker")
@@ -77,12 +80,18 @@ def list_(context: Context, ended: bool, format: str) -> None:
     with context.connect() as db:
         from tuner.storage.workers import list_workers
 
-        rows = [dict(vars(worker)) for worker in list_workers(db, ended=ended)]
+        workers = list_workers(db, ended=ended)
+    rows = [asdict(worker) for worker in workers]
+    used: list[str] = []
     if format == "table":
-        for row in rows:
+        from tuner.cli.workers_view import use_of
+
+        for row, worker in zip(rows, workers, strict=True):
+            row.update(zip(USE, use_of(worker), strict=True))
             row["serves"] = "all that run" if row["serves"] is None else ", ".join(row["serves"])
             row["training"] = _training(row["training"])
-    emit(rows, ("host", "pid", "state", "device", "slots", "serves", "training", "last_seen", "reason"), format)
+        used = [column for column in USE if any(row[column] for row in rows)]
+    emit(rows, ("host", "pid", "state", "device", "slots", *used, "serves", "training", "last_seen", "reason"), format)
 
 
 def _training(trials: Mapping[str, Sequence[int]]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 from tuner.settings import DEFAULT_LEASE_SECONDS
@@ -20,6 +21,26 @@ class WorkerState(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GpuUsage:
+    """A GPU as all that use it make of it; None: unknown."""
+
+    percent: float | None  # of the last second or so in which it computed
+    memory_bytes: int | None
+    total_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What a worker with its children makes of its machine; None: unknown."""
+
+    busy_cores: float | None  # since its last sign of life: 1.9
+    cores: int  # that it may run on
+    memory_bytes: int | None  # of all its processes
+    available_bytes: int | None  # of memory, to all on that machine
+    gpus: tuple[GpuUsage, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class WorkerRecord:
     worker_id: UUID
     host: str
@@ -30,15 +51,19 @@ class WorkerRecord:
     state: WorkerState
     reason: str | None  # why it ended, where something was wrong
     serves: Sequence[str] | None  # studies; None: all that run
+    usage: Usage | None  # as it said last; None: not yet
     trials: int  # that it holds now
     training: Mapping[str, Sequence[int]]  # these: name of a study -> numbers
     started_at: datetime
     last_seen: datetime
+    silent_seconds: float  # since then, by the database's clock
+    lease_seconds: float  # so long silent it is lost
     ended_at: datetime | None
 
 
 _LIST = """
 SELECT worker.*, worker.last_seen < clock_timestamp() - worker.lease AS silent, held.*,
+    extract(epoch FROM clock_timestamp() - worker.last_seen)::float8 AS silent_seconds,
     CASE WHEN worker.studies IS NOT NULL THEN (
         SELECT coalesce(array_agg(study_name ORDER BY study_id), '{}') FROM public.studies
         WHERE study_id = ANY (worker.studies)
@@ -99,6 +124,13 @@ def set_device(db: Database, worker_id: UUID, device: str) -> None:
     )
 
 
+def set_usage(db: Database, worker_id: UUID, usage: Usage) -> None:
+    """Says what a worker makes of its machine."""
+    db.execute(
+        "UPDATE tuner.worker SET usage = %(usage)s WHERE worker_id = %(worker)s", worker=worker_id, usage=asdict(usage)
+    )
+
+
 def unregister(db: Database, worker_id: UUID, reason: str | None = None) -> None:
     """Says that the worker ended; it has given its trials back before."""
     db.execute(
@@ -107,16 +139,6 @@ def unregister(db: Database, worker_id: UUID, reason: str | None = None) -> None
         worker=worker_id,
         reason=reason,
     )
-
-
-def serving(db: Database, study_id: int) -> int:
-    """How many live workers serve a study, whether they train or wait."""
-    (row,) = db.execute(
-        "SELECT count(*)::int AS workers FROM tuner.worker WHERE ended_at IS NULL "
-        "AND last_seen > clock_timestamp() - lease AND (studies IS NULL OR %(study)s = ANY (studies))",
-        study=study_id,
-    )
-    return int(row.workers)
 
 
 def list_workers(db: Database, *, ended: bool = False) -> list[WorkerRecord]:
@@ -134,11 +156,20 @@ def list_workers(db: Database, *, ended: bool = False) -> list[WorkerRecord]:
             state=WorkerState.ENDED if row.ended_at else WorkerState.LOST if row.silent else WorkerState.ALIVE,
             reason=row.reason,
             serves=row.serves,
+            usage=_usage(row.usage),
             trials=row.trials,
             training=row.training or {},
             started_at=row.started_at,
             last_seen=row.last_seen,
+            silent_seconds=row.silent_seconds,
+            lease_seconds=row.lease.total_seconds(),
             ended_at=row.ended_at,
         )
         for row in db.execute(_LIST, all=ended)
     ]
+
+
+def _usage(stored: Mapping[str, Any] | None) -> Usage | None:
+    if stored is None:
+        return None
+    return Usage(**{**stored, "gpus": tuple(GpuUsage(**gpu) for gpu in stored["gpus"])})

@@ -20,7 +20,7 @@ from tuner.training import checkpoint, data
 from tuner.training.agreement import agree
 from tuner.training.checkpoint import Checkpoint
 from tuner.training.course import Course, Diverged, Member, Weights
-from tuner.training.errors import InfeasibleModel
+from tuner.training.errors import InfeasibleModel, is_out_of_memory
 from tuner.training.models import parameter_count
 from tuner.training.progress import Phase, Progress, Result, Run, Stop
 from tuner.training.stack import Stack
@@ -122,7 +122,7 @@ class Lane:
         except InfeasibleModel as error:
             self._end_all(Outcome.INFEASIBLE, str(error))
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             what = str(error).partition("\n")[0] or type(error).__name__
             self._end_all(Outcome.OUT_OF_MEMORY, f"out of memory on {self._device}: {what}")
@@ -263,8 +263,3 @@ def _repeatable(on: bool) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """torch's allocator for the CPU raises a plain RuntimeError."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,103 +1,113 @@
-"""What can be said of a study before it begins: how large its models get, which cannot be, how long a trial takes."""
+"""What can be said of a study before it begins: how large its models get, which cannot be, what trials take.
+
+Measured by a process of its own (`examiner`): it imports torch while whoever asks goes on, and forks for every trial
+that it tries, so that each begins with the memory that a worker's children begin with, and one that is killed for
+what it takes costs nothing else.
+"""
 
 from __future__ import annotations
 
-import itertools
-import time
-from collections.abc import Iterator
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
 
-import torch
+from pydantic import TypeAdapter
 
+from tuner.errors import TunerError
 from tuner.spec.config import TrialConfig
-from tuner.spec.space import Choices, Parameter, Point, Space, Value
-from tuner.training.course import Member
-from tuner.training.data import DataInfo
-from tuner.training.errors import InfeasibleModel
-from tuner.training.models import parameter_count
-from tuner.training.state import State
+from tuner.spec.space import Value
 
-TIMED_STEPS = 5
-TURNAROUND_SECONDS = 0.015  # measured: to claim a trial, keep its checkpoint and tell its end, whatever it trains
-FORWARD_SHARE = 1 / 3  # of a training step: backward takes about twice as long as forward
+ModelSize = Literal["smallest", "largest"]
+
+COMMAND = (sys.executable, "-P", "-m", "tuner.training.examiner")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelSizes:
-    """Models at the corners of a space."""
-
-    smallest: int | None  # trainable parameters; None: no corner is feasible
-    largest: int | None
-    infeasible: tuple[str, ...]  # corners that cannot be built and why, one for each reason
-
-
-def model_sizes(space: Space, info: DataInfo) -> ModelSizes:
-    """Counts parameters where every knob of the model is at its lowest or its highest, without memory for them.
-
-    Of choices that are no numbers all are tried; the layers of a knob with one value a layer move together. A corner
-    takes a fifth of a millisecond; a CNN with every knob searched has 1,344.
-    """
-    counts: list[int] = []
-    infeasible: dict[str, str] = {}  # reason -> the first corner with it
-    for point in _corners(space):
-        try:
-            counts.append(parameter_count(space.resolve(point).model, info))
-        except InfeasibleModel as error:
-            knobs = {parameter.name for parameter in _knobs(space)}
-            where = ", ".join(f"{name}: {value}" for name, value in point.items() if name in knobs)
-            infeasible.setdefault(str(error), f"{where or 'every model'}: {error}")
-    return ModelSizes(
-        smallest=min(counts, default=None), largest=max(counts, default=None), infeasible=tuple(infeasible.values())
-    )
+class Question:
+    study: str
+    document: Mapping[str, Any]  # its file, defaults filled in
+    data: Path  # the folder of its prepared data
+    device: str  # auto, cpu or cuda
+    trials: tuple[TrialConfig, ...]  # to be tried out, besides the corners of the space
 
 
-def seconds_per_trial(config: TrialConfig, data_folder: Path, device: torch.device) -> float:
-    """About how long a trial takes that is not pruned, from a few steps on one batch with the threads now set.
+@dataclass(frozen=True, kw_only=True)
+class DryRun:
+    """What a few steps of a trial say of all of it; nothing where it cannot be trained."""
 
-    Raises InfeasibleModel, DataError, and what torch raises where memory does not suffice.
-    """
-    began = time.monotonic()
-    state = State(Member(config=config, seed=0, number=0), data_folder, device)
-    setup = time.monotonic() - began
-    inputs, targets = next(state.train_part.batches(config.training.batch_size))
-    state.begin_pass()
-    state.step(inputs, targets).item()  # the first one allocates, and chooses its algorithms
-    began = time.monotonic()
-    for _ in range(TIMED_STEPS):
-        state.step(inputs, targets).item()
-    seconds_per_example = (time.monotonic() - began) / TIMED_STEPS / len(targets)
-    epoch = seconds_per_example * (len(state.train_part) + FORWARD_SHARE * len(state.validation_part))
-    return TURNAROUND_SECONDS + setup + config.training.epochs * epoch
+    problem: str | None = None  # why it cannot be trained, in one line
+    memory_bytes: int | None = None  # of the GPU; else of its process, beyond what all children share
+    epoch_seconds: float | None = None  # with its evaluation, while nothing else is trained
+    trial_seconds: float | None = None  # if it is not pruned
 
 
-def _knobs(space: Space) -> list[Parameter]:
-    return [parameter for parameter in space.parameters if parameter.path.startswith("model.")]
+@dataclass(frozen=True, kw_only=True)
+class Corner:
+    """A model at an end of the space, with a batch at an end of it."""
+
+    model: ModelSize
+    knobs: Mapping[str, Value]  # of the model, those that are searched
+    batch_size: int
+    parameters: int
+    tried: DryRun
 
 
-def _corners(space: Space) -> Iterator[Point]:
-    """Points whose knobs of the model stand at their ends."""
-    ends: dict[str, int] = {}  # path -> how many ends, the most of the cases and layers that share it
-    for parameter in _knobs(space):
-        ends[parameter.path] = max(ends.get(parameter.path, 0), len(_ends(parameter)))
-    seen = set()
-    for corner in itertools.product(*map(range, ends.values())):
-        positions = dict(zip(ends, corner, strict=True))
-        point = space.point(lambda parameter, positions=positions: _end(parameter, positions))  # type: ignore[misc]
-        key = tuple(point.items())
-        if key not in seen:  # corners may differ in knobs that are not active
-            seen.add(key)
-            yield point
+@dataclass(frozen=True, kw_only=True)
+class Preflight:
+    device: str  # cpu or cuda
+    corners: tuple[Corner, ...]  # none where no model can be built; fewer than four where some are the same
+    fewest_parameters: int | None  # of all models whose knobs are at their ends; None: none can be built
+    most_parameters: int | None
+    infeasible: tuple[str, ...]  # models that cannot be built and why, one for each reason
+    trials: tuple[DryRun, ...]  # as they were asked for
+    available_bytes: int | None  # of the memory that trials take
+    bfloat16_gain: float | None  # how many times as fast the largest model's steps are with it; None: not asked for
+
+    @property
+    def most_bytes(self) -> int | None:
+        """Memory of the largest trial that was tried."""
+        tried = (*self.trials, *(corner.tried for corner in self.corners))
+        return max((run.memory_bytes for run in tried if run.memory_bytes), default=None)
+
+    @property
+    def fit(self) -> int | None:
+        """How many trials fit into the memory at once, were all as large as the largest."""
+        if self.available_bytes is None or self.most_bytes is None:
+            return None
+        return self.available_bytes // self.most_bytes
 
 
-def _end(parameter: Parameter, positions: dict[str, int]) -> Value:
-    ends = _ends(parameter)
-    return ends[min(positions.get(parameter.path, 0), len(ends) - 1)]
+class Examiner:
+    """The process that tries trials out; to be started early, since it imports torch for a second or two."""
 
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # a group of its own, to be ended with all that it forked
+        )
+        return self
 
-def _ends(parameter: Parameter) -> tuple[Value, ...]:
-    domain = parameter.domain
-    if not isinstance(domain, Choices):
-        return (domain.low, domain.high)
-    numbers = [choice for choice in domain.choices if isinstance(choice, int | float)]
-    return (min(numbers), max(numbers)) if len(numbers) == len(domain.choices) else domain.choices
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate()
+
+    def ask(self, question: Question) -> Preflight:
+        """May be asked once. Raises TunerError where there is no such device, or nothing could be found out."""
+        answer, said = self._process.communicate(TypeAdapter(Question).dump_json(question))
+        if self._process.returncode:
+            lines = said.decode(errors="replace").split("\n")
+            reason = next((line for line in reversed(lines) if line.strip()), f"exit code {self._process.returncode}")
+            raise TunerError(reason.strip())
+        return TypeAdapter(Preflight).validate_json(answer)

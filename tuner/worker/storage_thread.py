@@ -26,6 +26,7 @@ from tuner.worker.claimant import Claimant
 from tuner.worker.desk import StudyDesk
 from tuner.worker.events import Claimed, Renewed, StorageAnswer, StorageFailed
 from tuner.worker.requests import ClaimNext, Close, Equip, GiveBack, Report, Request, Settle, Tell
+from tuner.worker.usage import UsageMeter
 
 Answer = TypeVar("Answer")
 
@@ -50,6 +51,7 @@ class StorageThread(threading.Thread):
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self._claimant = Claimant(db, worker_id, studies, sweep, longest_pause=heartbeat_seconds)
         self._desks = self._claimant.desks
+        self._meter = UsageMeter()
         self._heartbeat_seconds = heartbeat_seconds
         self._register = register
         self._renew_at = time.monotonic() + heartbeat_seconds
@@ -88,6 +90,8 @@ class StorageThread(threading.Thread):
 
     def _renew(self) -> None:
         standings = self._until_answered(self._say_alive)
+        usage = self._meter.read()
+        self._until_answered(lambda: workers.set_usage(self._db, self._worker_id, usage))
         self._renew_at = time.monotonic() + self._heartbeat_seconds
         self._answer(Renewed(states={study: standing.state for study, standing in standings.items()}))
         for study, standing in standings.items():
