@@ -53,7 +53,7 @@ from tuner.spec.study import read_spec
 NAMES = ("plain", "careful", "untuned", "ray", "tuner", "bfloat16")
 GPU_PROCESSES = 4  # on one GPU more only take turns
 STARTUP_TRIALS = 8  # enough for every slot and for a stack
-QUICK_TRIALS, QUICK_EPOCHS = 4, 3
+QUICK_TRIALS, QUICK_EPOCHS = 4, 1
 
 
 def main() -> None:

@@ -79,20 +79,21 @@ def _tuner(device: str, sets: Sequence[str], job: Job) -> Run:
 
 
 def _script(command: Sequence[str], job: Job) -> Run:
-    """A Python script that takes a job and prints its values."""
+    """A Python script that takes a job, and whose last line is its result."""
     python, script, *options = command
     before = ended_cpu_seconds()
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(job.plain, file)
         file.flush()
         began, began_at = time.perf_counter(), time.time()
-        said = json.loads(output(start([python, script, file.name, *options], {**os.environ, "PYTHONPATH": str(HERE)})))
+        said = output(start([python, script, file.name, *options], {**os.environ, "PYTHONPATH": str(HERE)}))
         seconds = time.perf_counter() - began
+    result = json.loads(said.splitlines()[-1])  # Ray prints as well
     return Run(
         seconds=seconds,
-        cpu_seconds=ended_cpu_seconds() - before,
-        values=said["values"],
-        first_epoch=said["first_epoch_at"] - began_at if said["first_epoch_at"] else None,
+        cpu_seconds=ended_cpu_seconds() - before + result.get("uncounted_cpu_seconds", 0.0),
+        values=result["values"],
+        first_epoch=result["first_epoch_at"] - began_at if result["first_epoch_at"] else None,
     )
 
 
