@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 PR_SET_CHILD_SUBREAPER = 36  # of linux/prctl.h
+ERROR_CHARACTERS = 4000  # that are shown of what a failed command said
 END_SECONDS = 10.0  # what a command leaves behind (a fork server, a daemon that was told to stop) ends within this
 
 
@@ -36,11 +37,6 @@ def ended_cpu_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def run(command: Sequence[str], environment: Mapping[str, str]) -> str:
-    """The command's standard output; ends the benchmark with what it said where it fails."""
-    return output(start(command, environment))
-
-
 def start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -48,8 +44,14 @@ def start(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.
 
 
 def output(process: subprocess.Popen[str]) -> str:
-    said, errors = process.communicate()
+    """What the command printed, once it has ended; ends the benchmark with what it said where it failed."""
+    try:
+        said, errors = process.communicate()
+    except BaseException:  # Ctrl-C
+        process.terminate()
+        process.wait()
+        raise
     if process.returncode:
-        words = process.args if isinstance(process.args, str) else " ".join(map(str, process.args))  # type: ignore[arg-type]
-        raise SystemExit(f"{words}\nended with code {process.returncode}:\n{errors[-4000:]}")
+        words = " ".join(map(str, process.args))  # type: ignore[arg-type]
+        raise SystemExit(f"{words}\nended with code {process.returncode}:\n{errors[-ERROR_CHARACTERS:]}")
     return said

@@ -1,6 +1,6 @@
 """Whether pruning pays in wall time: how soon each pruner's study has what the unpruned one has at its end.
 
-    python benchmarks/pruning.py                                   # 3 seeds, about an hour on 2 quiet cores
+    python benchmarks/pruning.py                                   # 3 seeds, 40 minutes on 2 quiet cores
     python benchmarks/pruning.py --workloads digits --seeds 5      # a quarter of an hour
     python benchmarks/pruning.py --quick                           # two minutes, to see that it works
 
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -78,6 +79,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.seeds = 1
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves no server behind
     head = machine()
     if not options.json:
         print(listed(head))

@@ -1,9 +1,9 @@
 """The same trials by tuner, by plain Optuna with a DataLoader, and by Ray Tune: whole commands, side by side.
 
-    python benchmarks/training.py                                    # about 3 1/2 hours on 2 quiet cores
+    python benchmarks/training.py                                    # three to four hours on 2 quiet cores
     python benchmarks/training.py --workloads digits digits_fixed    # half an hour
     python benchmarks/training.py --workloads etth1 --trials 20      # half the time, and more noise
-    python benchmarks/training.py --quick                            # five minutes, to see that it works
+    python benchmarks/training.py --quick                            # ten minutes, to see that it works
     python benchmarks/training.py --device cuda --workloads digits fashion_mnist --trials 200
 
 The workloads are the study files in benchmarks/workloads/. Every contestant trains the same configurations, those that
@@ -32,8 +32,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -43,64 +44,62 @@ from arithmetic import peak
 from jobs import FILES, Job, make_job
 from launching import fresh_home
 from processes import adopt_orphans
-from side_by_side import cores, in_turn, listed, machine, spread
+from side_by_side import cores, in_turn, listed, machine
 from training_contestants import Contestant, RayMissing, Run, contestants, ray_python
 from training_report import show, summary
 
 from tuner.errors import DataError
-from tuner.spec.study import read_spec
 
-NAMES = ("plain", "careful", "untuned", "ray", "tuner", "bfloat16")
 GPU_PROCESSES = 4  # on one GPU more only take turns
 STARTUP_TRIALS = 8  # enough for every slot and for a stack
-QUICK_TRIALS, QUICK_EPOCHS = 4, 1
+QUICK_TRIALS = 4
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves no server behind
     options = arguments()
     counted = adopt_orphans()
     processes = options.processes or (min(cores(), GPU_PROCESSES) if options.device == "cuda" else cores())
     everybody = contestants(options.device, processes, options.loader_workers)
-    asked = with_ray_if_possible(options.contestants or NAMES)
-
+    names = with_ray_if_possible(options.contestants or list(everybody))
     jobs = dict(ready_jobs(options))
     peaks = {name: peak(getattr(torch, name), options.device) for name in ("float32", "bfloat16")}
-    head = {
-        **machine(),
-        "device": torch.cuda.get_device_name() if options.device == "cuda" else torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-        "optuna": optuna.__version__,
-        **{f"peak {name}": f"{flops / 1e9:,.0f} GFLOP/s" for name, flops in peaks.items()},
-    }
+    head = described(options.device, peaks)
     if not options.json:
         print(listed(head))
-        print(f"n = {options.rounds} interleaved rounds; medians (min-max); CPU seconds {counted}")
+        print(f"n = {options.rounds} interleaved rounds; medians (min-max); CPU seconds {counted}", flush=True)
 
-    results = {}
+    results: dict[str, Any] = {}
     for workload, job in jobs.items():
-        entrants = {name: everybody[name] for name in asked if options.contestants or on(everybody[name], workload)}
+        entrants = {name: everybody[name] for name in names if options.contestants or on(everybody[name], workload)}
         runs: dict[str, list[Run]] = {name: [] for name in entrants}
         for name in in_turn(list(entrants), options.rounds, workload):
             runs[name].append(entrants[name].run(job))
         rows = summary(runs, job, entrants, peaks)
-        results[workload] = {"rows": rows, "runs": {name: [asdict(run) for run in done] for name, done in runs.items()}}
+        startup = startups(job, options) if "tuner" in entrants and not results else {}
+        raw = {name: [asdict(run) for run in done] for name, done in runs.items()}
+        results[workload] = {"rows": rows, "startup": startup, "runs": raw}
         if not options.json:
-            show(job, rows, entrants)
-    if "tuner" in asked and jobs:
-        workload, job = next(iter(jobs.items()))
-        results[workload]["startup"] = startup = startups(job, options)
-        if not options.json:
-            print(f"\ntuner, seconds to the first epoch of {workload}: " + "; ".join(
-                f"{name} {spread(seconds)}" for name, seconds in startup.items()
-            ))  # fmt: skip
+            show(job, rows, entrants, startup)
     if options.json:
         print(json.dumps({"machine": head, "rounds": options.rounds, "workloads": results}, indent=2))
 
 
+def described(device: str, peaks: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        **machine(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "optuna": optuna.__version__,
+        **{f"peak {name}": f"{flops / 1e9:,.0f} GFLOP/s" for name, flops in peaks.items()},
+    }
+
+
 def arguments() -> argparse.Namespace:
+    names = list(contestants("cpu", processes=1, loader_workers=0))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workloads", nargs="+", choices=FILES, default=list(FILES), metavar="NAME", help=words(FILES))
-    parser.add_argument("--contestants", nargs="+", choices=NAMES, metavar="NAME", help=words(NAMES))
+    parser.add_argument("--contestants", nargs="+", choices=names, metavar="NAME", help=words(names))
     parser.add_argument("--trials", type=int, help="of each workload (default: the 40 of the files)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
@@ -114,7 +113,7 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def words(names: Sequence[str] | Mapping[str, Any]) -> str:
+def words(names: Iterable[str]) -> str:
     return f"any of {', '.join(names)} (default: all)"
 
 
@@ -123,7 +122,7 @@ def ready_jobs(options: argparse.Namespace) -> Iterator[tuple[str, Job]]:
     for workload in options.workloads:
         overrides = [f"budget.trials={options.trials}"] if options.trials else []
         if options.quick:
-            overrides.append(f"training.epochs={min(QUICK_EPOCHS, read_spec(FILES[workload]).epochs)}")
+            overrides.append("training.epochs=1")
         try:
             yield workload, make_job(FILES[workload], overrides)
         except DataError as error:

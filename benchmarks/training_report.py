@@ -67,7 +67,7 @@ def agree(row: Mapping[str, Any]) -> bool:
     return bool(abs(mean) <= AGREE * error)
 
 
-def show(job: Job, rows: Rows, entrants: Mapping[str, Contestant]) -> None:
+def show(job: Job, rows: Rows, entrants: Mapping[str, Contestant], startup: Mapping[str, Sequence[float]]) -> None:
     spec = job.spec
     print(f"\n{spec.name}: {len(job.configs)} trials of {spec.epochs} epochs")
     table = []
@@ -80,7 +80,7 @@ def show(job: Job, rows: Rows, entrants: Mapping[str, Contestant]) -> None:
             spread(row["cpu_seconds_per_trial"]),
             *(f"{row[times]:.2f} x" if row[times] else "-" for times in ("times_plain", "times_careful")),
             f"{row['arithmetic']:.1%}",
-            spread(row["first_epoch"]) if row["first_epoch"] else "",
+            spread(row["first_epoch"]) if row["first_epoch"] else "-",
             f"{mean:.4f} ± {error:.4f}",
             f"{row['best']:.4f}",
             f"{difference:+.4f} ± {its_error:.4f}",
@@ -100,3 +100,5 @@ def show(job: Job, rows: Rows, entrants: Mapping[str, Contestant]) -> None:
         print("diverged: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
     if not all(map(agree, rows.values())):
         print(f"SCORES DIFFER by more than {AGREE:g} standard errors: what is faster here trains otherwise")
+    if startup:
+        print("tuner, seconds to the first epoch: " + "; ".join(f"{how} {spread(s)}" for how, s in startup.items()))
