@@ -22,6 +22,8 @@ SHAPES: dict[str, tuple[Any, ...]] = {  # of an example, kind, outputs
     "etth1": ((96, 7), "sequence", 24),
     "spiral": ((2,), "vector", 2),
 }
+# Knobs that do not change how many parameters there are, and that the plain script has at tuner's defaults only.
+UNKNOWN = {"pooling", "batch_norm", "cell", "bidirectional", "relative_to_last"}
 
 
 @pytest.fixture
@@ -60,6 +62,25 @@ def test_the_plain_script_builds_the_networks_that_tuner_builds(file: Path, benc
             model = plain.MODELS[config.model.family](knobs, data.input_shape, data.outputs)
         own = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         assert own == parameter_count(config.model, data)
+        unknown = type(config.model).model_fields.keys() & UNKNOWN
+        assert all(knobs[name] == type(config.model).model_fields[name].default for name in unknown)
+
+
+def test_a_space_that_the_plain_script_cannot_search_is_refused(
+    benchmarks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNER_HOME", str(tmp_path))
+    conditional = BENCHMARKS.parent / "search_spaces" / "spiral_mlp.yaml"
+    with pytest.raises(SystemExit, match="no values for each layer"):
+        benchmarks("jobs").make_job(conditional, ["search.method=random", "budget.trials=4"])
+
+
+def test_studies_of_the_benchmark_of_pruning_are_valid(benchmarks: Any) -> None:
+    pruning = benchmarks("pruning")
+    for name, workload in pruning.WORKLOADS.items():
+        for pruner in pruning.PRUNERS:
+            sets = [*workload.sets, *pruning.QUICK, f"search.pruner={pruner}"]
+            assert read_spec(pruning.FILES[name], sets).search.pruner.name == pruner
 
 
 def test_arithmetic_is_counted_also_where_torch_has_an_operator_of_its_own(benchmarks: Any) -> None:
