@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from processes import output, start
@@ -23,7 +23,7 @@ from tuner.storage.trials import TrialRecord, list_trials
 POLL_SECONDS = 0.02
 
 _REPORTED = """
-SELECT FROM public.trial_intermediate_values JOIN public.trials USING (trial_id) JOIN public.studies USING (study_id)
+SELECT 1 FROM public.trial_intermediate_values JOIN public.trials USING (trial_id) JOIN public.studies USING (study_id)
 WHERE study_name = %(study)s LIMIT 1"""
 
 
@@ -45,14 +45,20 @@ class Home:
         """Seconds from the command to its first epoch in the database; the command is waited for."""
         began = time.perf_counter()
         process = self._started(file, sets, name, options)
-        while process.poll() is None and not self._reported(name):
-            time.sleep(POLL_SECONDS)
+        with ExitStack() as stack:
+            db = None
+            while not (db and reported(db, name)):
+                if process.poll() is not None:
+                    raise SystemExit(f"{name}: it ended before an epoch was seen\n{output(process)}")
+                time.sleep(POLL_SECONDS)
+                if db is None and (url := self._server.status().url):
+                    db = stack.enter_context(Database(url))
         seconds = time.perf_counter() - began
         output(process)
         return seconds
 
     def trials(self, study: str) -> list[TrialRecord]:
-        with Database(self._url or "") as db:
+        with Database(self._server.status().url or "") as db:
             return list_trials(db, get_study(db, study))
 
     def stop(self) -> None:
@@ -63,19 +69,12 @@ class Home:
         command = [sys.executable, "-m", "tuner", "-q", "launch", str(file), "--name", name, *words, *options]
         return start([*command, "--format", "json"], self._environment)
 
-    @property
-    def _url(self) -> str | None:
-        return self._server.status().url
 
-    def _reported(self, study: str) -> bool:
-        url = self._url
-        if url is None:
-            return False
-        try:
-            with Database(url) as db:
-                return bool(db.execute(_REPORTED, study=study))
-        except DatabaseError:  # the tables are being made
-            return False
+def reported(db: Database, study: str) -> bool:
+    try:
+        return bool(db.execute(_REPORTED, study=study))
+    except DatabaseError:  # the tables are being made
+        return False
 
 
 @contextmanager

@@ -48,7 +48,7 @@ WORKLOADS = {
         tolerance=0.002,
     ),
 }
-QUICK = ("training.epochs=4", "budget.trials=6")
+QUICK = ("training.epochs=2", "budget.trials=4")
 
 
 @dataclass(frozen=True, kw_only=True)

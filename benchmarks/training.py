@@ -78,10 +78,12 @@ def main() -> None:
         rows = summary(runs, job, entrants, peaks)
         startup = startups(job, options) if "tuner" in entrants and not results else {}
         raw = {name: [asdict(run) for run in done] for name, done in runs.items()}
-        results[workload] = {"rows": rows, "startup": startup, "runs": raw}
+        work = {"trials": len(job.configs), "epochs": job.spec.epochs}
+        results[workload] = {**work, "rows": rows, "startup": startup, "runs": raw}
         if not options.json:
             show(job, rows, entrants, startup)
     if options.json:
+        head["CPU seconds"] = counted
         print(json.dumps({"machine": head, "rounds": options.rounds, "workloads": results}, indent=2))
 
 
