@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import signal
 import statistics
 import time
@@ -61,7 +62,7 @@ class Study:
 
     @property
     def best(self) -> float:
-        return self.reached[-1][1]
+        return self.reached[-1][1] if self.reached else math.nan  # none was complete
 
     def seconds_to(self, target: float) -> float | None:
         return next((seconds for seconds, best in self.reached if best >= target), None)
