@@ -22,8 +22,6 @@ import argparse
 import functools
 import json
 import multiprocessing
-import os
-import platform
 import re
 import statistics
 import tempfile
@@ -36,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from side_by_side import listed, machine, rotated, show_table, spread
 from storage_contestants import CONTESTANTS, RDB, Place, Session, make_study, opened, spec
 
 from tuner.storage.connection import Database
@@ -72,7 +71,7 @@ def main() -> None:
         server = EmbeddedServer(Path(home) / "postgres")
         url = server.start()
         try:
-            results: dict[str, Any] = {"machine": machine(url), "form": vars(form)}
+            results: dict[str, Any] = {"machine": {**machine(), **versions(url)}, "form": vars(form)}
             results["messages"] = {name: messages(name, url, server.folder / "log") for name in CONTESTANTS}
             results["throughput"] = interleaved(
                 form.rounds, [functools.partial(throughput, url=url, form=form, processes=n) for n in form.processes]
@@ -97,7 +96,7 @@ def interleaved(
     measured: dict[str, dict[str, list[float]]] = {name: {} for name in names}
     for turn in range(rounds):
         for measure in measurements:
-            for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            for name in rotated(names, turn):
                 for quantity, value in measure(name).items():
                     measured[name].setdefault(quantity, []).append(value)
     return measured
@@ -259,54 +258,46 @@ def counted(processes: int) -> str:
 # --- showing ---------------------------------------------------------------------------------------------------------
 
 
-def machine(url: str) -> dict[str, Any]:
+def versions(url: str) -> dict[str, str]:
     with Database(url) as db:
         (row,) = db.execute("SELECT current_setting('server_version') AS version, current_setting('fsync') AS fsync")
-    names = (
-        re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else []
-    )
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "processor": names[0] if names else platform.machine(),
-        "python": platform.python_version(),
-        "optuna": optuna.__version__,
-        "postgresql": row.version,
-        "fsync": row.fsync,
-    }
+    return {"optuna": optuna.__version__, "postgresql": row.version, "fsync": row.fsync}
 
 
 def show(results: dict[str, Any], form: Form) -> None:
-    print(", ".join(f"{key} {value}" for key, value in results["machine"].items()))
+    print(listed(results["machine"]))
     print(f"n = {form.rounds} interleaved rounds; medians (min-max)\n")
-    print(f"{'messages (statements)':26}" + "".join(f"{operation:>14}" for operation in OPERATIONS))
-    for name, counts in results["messages"].items():
-        cells = (f"{counts[operation][0]:.3g} ({counts[operation][1]:.3g})" for operation in OPERATIONS)
-        print(f"{name:26}" + "".join(f"{cell:>14}" for cell in cells))
-    table("trials/s", results["throughput"], more_is_better=True)
-    table(f"cold start at {form.cold_trials} trials, s", results["cold"], more_is_better=False)
-    columns = [f"{size} trials" for size in form.sizes]
-    print(f"\n{'ask and suggest, ms':36}" + "".join(f"{column:>22}" for column in columns) + f"{'growth':>10}")
+    show_table(
+        ["messages (statements)", *OPERATIONS],
+        [
+            [name, *(f"{counts[operation][0]:.3g} ({counts[operation][1]:.3g})" for operation in OPERATIONS)]
+            for name, counts in results["messages"].items()
+        ],
+    )
+    compare("trials/s", results["throughput"], more_is_better=True)
+    compare(f"cold start at {form.cold_trials} trials, s", results["cold"], more_is_better=False)
+    rows = []
     for name, quantities in results["ask"].items():
         for part in ("storage", "arithmetic"):
             row = [quantities[f"{size} {part}"] for size in form.sizes]
             growth = statistics.median(row[-1]) / statistics.median(row[0])
-            print(f"{name:25} {part:10}" + "".join(f"{spread(values):>22}" for values in row) + f"{growth:8.2f} x")
+            rows.append([f"{name}: {part}", *map(spread, row), f"{growth:.2f} x"])
+    print()
+    show_table(["ask and suggest, ms", *(f"{size} trials" for size in form.sizes), "growth"], rows)
 
 
-def table(title: str, measured: dict[str, dict[str, list[float]]], *, more_is_better: bool) -> None:
+def compare(title: str, measured: dict[str, dict[str, list[float]]], *, more_is_better: bool) -> None:
     """With how much better than RDBStorage a contestant is, in each column."""
-    print(f"\n{title:36}" + "".join(f"{quantity:>32}" for quantity in measured[RDB]))
+    rows = []
     for name, quantities in measured.items():
         cells = []
         for quantity, values in quantities.items():
             median, base = statistics.median(values), statistics.median(measured[RDB][quantity])
             ratio = median / base if more_is_better else base / median
             cells.append(f"{spread(values)} {ratio:6.1f} x")
-        print(f"{name:36}" + "".join(f"{cell:>32}" for cell in cells))
-
-
-def spread(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):.3g} ({min(values):.3g}-{max(values):.3g})"
+        rows.append([name, *cells])
+    print()
+    show_table([title, *measured[RDB]], rows)
 
 
 if __name__ == "__main__":
