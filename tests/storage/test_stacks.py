@@ -192,3 +192,4 @@ def test_the_first_engine_is_that_of_all_that_are_compared(db: Database) -> None
     compare(later)
     assert settle_engine(db, later, None) == stacks
     assert settle_engine(db, alone, single) == single
+    assert settle_engine(db, 12345, None) == single  # deleted: nobody shall measure for it

@@ -128,8 +128,9 @@ def settle_engine(db: Database, study_id: int, engine: Engine | None) -> Engine 
     returns is then None where nothing is settled.
     """
     rows = db.execute(sql.SETTLE_ENGINE, study=study_id, engine=None if engine is None else asdict(engine))
-    stored = rows[0].engine if rows else None
-    return engine if stored is None else Engine(**stored)
+    if not rows:
+        return Engine(name="single")  # the study was deleted: who claims its trials will hear so
+    return None if rows[0].engine is None else Engine(**rows[0].engine)
 
 
 def list_studies(db: Database) -> list[StudySummary]:

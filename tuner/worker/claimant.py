@@ -44,7 +44,7 @@ class Claimant:
         self._studies = studies
         self._sweep = sweep
         self._longest_pause = longest_pause
-        self._measured: set[int] = set()  # studies whose engine a child is finding out
+        self._measured: set[int] = set()  # studies whose engine a child is finding out now
         self._not_understood: set[int] = set()  # studies of another version of tuner
         self._said: dict[int, StudyState | None] = {}  # study -> state in which nothing could be claimed
 
@@ -128,8 +128,9 @@ class Claimant:
 
     def settle(self, study_id: int, measured: Engine) -> None:
         """Stores what was measured, or takes over what somebody else has measured before."""
+        self._measured.discard(study_id)
         desk = self.desks.get(study_id)
-        if desk is not None:
+        if desk is not None:  # else the study was deleted meanwhile
             self._settle(desk, replace(measured, name="stacks") if desk.study.spec.engine == "stacks" else measured)
 
     def _settle(self, desk: StudyDesk, engine: Engine) -> None:
