@@ -17,6 +17,7 @@ from tuner.training.metrics import LOSSES
 from tuner.training.models import build, materialise
 from tuner.training.models.layers import Dropout
 from tuner.training.optimizers import build_optimizer
+from tuner.training.precision import Bfloat16Weights
 from tuner.training.resident import Resident
 
 CHECK_STEPS = 100  # between two looks at whether the loss is finite; a look makes the host wait for the device
@@ -37,6 +38,8 @@ class State:
         check_batches(self.batch_norm, min(self.config.training.batch_size, self.info.sizes["train"]))
         self.model = materialise(model, self.course.randomness.generator("weights")).to(device)
         self.optimizer = build_optimizer(self.model, self.config.training, device)
+        self.bfloat16 = Bfloat16Weights(self.model) if self.config.training.precision == "bfloat16" else None
+        self.computing = self.bfloat16.computing if self.bfloat16 else self.model
         self.loss = LOSSES[self.info.task]
         self.train_part = Resident(data.part(data_folder, "train"), self.info, device)
         self.validation_part = Resident(data.part(data_folder, "validation"), self.info, device)
@@ -49,6 +52,8 @@ class State:
         course.restore(kept)
         self.model.load_state_dict(kept.model)
         self.optimizer.load_state_dict(dict(kept.optimizer))
+        if self.bfloat16:
+            self.bfloat16.refresh()
 
     def checkpoint(self, course: Course) -> Checkpoint:
         return course.checkpoint(self.model.state_dict(), self.optimizer.state_dict())
@@ -74,22 +79,26 @@ class State:
 
     def evaluate(self) -> Generator[None, None, list[dict[str, float]]]:
         """Metrics on the validation part, a batch at a time."""
-        return (yield from evaluation(self.model, self.validation_part, self.info.task))
+        return (yield from evaluation(self.computing, self.validation_part, self.info.task))
 
     def begin_pass(self) -> None:
         """Sets the model to training, with the noise of the coming epoch."""
         noise = self.course.randomness.generator("dropout", self.course.epoch + 1, self.device)
-        for module in self.model.modules():
+        for module in self.computing.modules():
             if isinstance(module, Dropout):
                 module.generator = noise
-        self.model.train()
+        self.computing.train()
 
     def step(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Learns from one batch; the mean loss of its examples, still on the device."""
-        loss = self.loss(self.model(inputs), targets)
+        loss = self.loss(self.computing(inputs), targets)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        if self.bfloat16:
+            self.bfloat16.collect_gradients()
         self.optimizer.step()
+        if self.bfloat16:
+            self.bfloat16.refresh()
         return loss.detach()
 
 
