@@ -49,8 +49,6 @@ def command(context: Context, spec_file: SpecFile, trials: int | None, crew: Cre
     from tuner.cli.attend import early_workers
 
     with early_workers(context, crew, detached=detach) as workers, context.connect("tuner launch") as db:
-        from tuner.cli.snapshot import SnapshotReader
-        from tuner.cli.summary import closing, result
         from tuner.storage.steering import check_launch, launch_study
         from tuner.training.data import info
         from tuner.versions import versions
@@ -61,6 +59,10 @@ def command(context: Context, spec_file: SpecFile, trials: int | None, crew: Cre
         trains = crew.workers > 0 and not study.state.ended
         if trains:
             workers.serve([study.name], db.address.url)
+
+        from tuner.cli.snapshot import SnapshotReader
+        from tuner.cli.summary import closing, result
+
         reader = SnapshotReader(db, study.name)
         _introduce(context, spec, launched, reader.look(), again)
         if trains:

@@ -31,7 +31,8 @@ def prepare_fork_server(training: str) -> None:
     To be called once no secret stands in the environment any more: children inherit it.
     """
     os.environ["PYTHONSAFEPATH"] = "1"  # or the fork server would import what lies in the working directory
-    _CONTEXT.set_forkserver_preload(["tuner.worker.preload", training.partition(":")[0]])
+    modules = ["tuner.worker.preload", training.partition(":")[0], "tuner.worker.preloaded"]
+    _CONTEXT.set_forkserver_preload(modules)
     ensure_running()
 
 
