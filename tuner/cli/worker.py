@@ -108,7 +108,7 @@ def _training(trials: Mapping[str, Sequence[int]]) -> str:
 
 def _log_to_stderr(context: Context) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d  %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
     logger = logging.getLogger("tuner")
     logger.addHandler(handler)
     logger.setLevel(logging.WARNING if context.quiet else logging.DEBUG if context.verbose else logging.INFO)
