@@ -10,7 +10,7 @@ Every part runs `tuner launch` as a user would, with an embedded PostgreSQL of i
     study     40 trials of search_spaces/digits_cnn.yaml: the share of the slots' time that is not training, of the
               whole command and of its time from the first trial's begin to the last one's end; how long a slot waits
               between two trials; what a trial spends in its child outside of its epochs
-    memory    private memory of the supervisor and of its children while they train 500 small trials
+    memory    of the supervisor and of its children while they train 500 small trials
 """
 
 from __future__ import annotations
@@ -246,9 +246,13 @@ def slot_waits(log: str) -> list[float]:
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 
-def memory() -> dict[str, dict[str, float]]:
-    """Process -> MiB of its own after so many trials; the growth between the two."""
-    measured: dict[str, dict[str, float]] = {}
+def memory() -> dict[str, dict[str, Any]]:
+    """Process -> MiB after so many trials, and by how much they grew.
+
+    Most of a child is torch, shared with its fork server: what it shares no more counts as its own. That grows, ever
+    more slowly, as it writes to the pages that it was forked with.
+    """
+    measured: dict[str, dict[str, Any]] = {}
     with new_home() as home:
         budget = f"budget={{trials: {LAST_MARK + 20}}}"
         launch = home.launch(SPIRAL, "search.method=random", "training.epochs=3", budget, SINGLE)
@@ -261,11 +265,13 @@ def memory() -> dict[str, dict[str, float]]:
                     with contextlib.suppress(DatabaseError):  # the tables are not there yet
                         ended = db.execute(PROGRESS)[0].ended
                 for name, process in _training_processes(launch.pid).items():
-                    measured.setdefault(name, {})[f"{mark} trials"] = process.memory_full_info().uss / 2**20
+                    seen = process.memory_full_info()
+                    sizes = measured.setdefault(name, {})
+                    sizes[f"{mark} trials"] = round(seen.rss / 2**20, 1)
+                    sizes[f"{mark} trials, its own"] = round(seen.uss / 2**20, 1)
         launch.wait()
     for sizes in measured.values():
-        first, last = sizes.values()
-        sizes["growth"] = last / first - 1
+        sizes["growth"] = f"{sizes[f'{LAST_MARK} trials'] / sizes[f'{FIRST_MARK} trials'] - 1:.1%}"
     return measured
 
 
@@ -302,7 +308,7 @@ def tables(results: dict[str, Any]) -> Iterator[str]:
         )
     if measured := results.get("memory"):
         columns = list(measured["supervisor"])
-        rows = [[name, *(f"{sizes[column]:.4g}" for column in columns)] for name, sizes in measured.items()]
+        rows = [[name, *sizes.values()] for name, sizes in measured.items()]
         yield _table(["MiB after", *columns], rows)
 
 
@@ -312,7 +318,7 @@ def _seconds(runs: Sequence[dict[str, float]], step: str) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    return "\n".join(f"{row[0]:48}" + "".join(f"{cell:>20}" for cell in row[1:]) for row in (head, *rows))
+    return "\n".join(f"{row[0]:48}" + "".join(f"{cell:>22}" for cell in row[1:]) for row in (head, *rows))
 
 
 if __name__ == "__main__":

@@ -99,6 +99,15 @@ def test_a_worker_that_was_told_three_times_is_killed(workers: LocalWorkers, db:
     assert "SIGKILL" in str(workers.failure())
 
 
+def test_a_worker_that_died_before_its_orders_is_told_of(workers: LocalWorkers, db: Database) -> None:
+    workers.start(1)
+    (worker,) = psutil.Process().children()
+    worker.kill()
+    workers.wait(10)
+    workers.serve(["idle"], db.address.url)
+    assert "SIGKILL" in str(workers.failure())
+
+
 def test_a_worker_that_ends_by_a_documented_code_is_that_error(workers: LocalWorkers, db: Database) -> None:
     workers.start(1)
     workers.serve(["nowhere"], db.address.url)

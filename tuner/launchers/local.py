@@ -62,7 +62,7 @@ class _Worker:
 
 
 class LocalWorkers:
-    """Some worker processes that serve the same studies."""
+    """Some worker processes that serve the same studies. A context: left before `serve`, they end and leave nothing."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class LocalWorkers:
         self._ordered = True
         orders = Orders(database_url=with_password(database_url, os.environ), studies=list(studies))
         for worker in self._workers:
-            with contextlib.suppress(BrokenPipeError):  # it ended: that is seen as every other end
+            with contextlib.suppress(BrokenPipeError):  # it has ended, which is seen like every other end
                 _pipe(worker).write(orders.line)
                 _pipe(worker).flush()
         if self._detached:
@@ -169,7 +169,8 @@ class LocalWorkers:
     def close(self) -> None:
         """Lets go of the workers: attached ones that still run end by themselves, as told to once."""
         for worker in self._workers:
-            _pipe(worker).close()
+            with contextlib.suppress(BrokenPipeError):  # orders that nobody has read
+                _pipe(worker).close()
 
     def _dismiss(self) -> None:
         """Ends those that wait for orders, with all that they started, and removes their logs."""
