@@ -94,7 +94,7 @@ def test_three_methods_two_seeds_and_real_workers(cli: Cli, spec_file: Path, db:
 
     # Nothing is missing: nothing is done. With one more seed only that is made.
     assert cli(*compare).code == 0
-    assert not (tmp_path / "home/artifacts/workers").exists()
+    assert list((tmp_path / "home/artifacts/workers").iterdir()) == []
     done = cli(*compare, "--seeds", 3, "--methods", "random", "--workers", 0)
     assert done.code == 0
     assert "unfinished: 6 of 7 studies have ended" in done.out

@@ -243,6 +243,27 @@ def test_workers_do_not_outlive_a_launcher_that_is_killed(slow: subprocess.Popen
     assert {trial.state for trial in trials(db)} == {TrialState.WAITING}
 
 
+@pytest.mark.parametrize(
+    ("command", "database", "code"), [("launch", True, 2), ("launch", False, 4), ("compare", False, 4)]
+)
+def test_a_launch_that_fails_leaves_no_worker_behind(
+    here: Site, cli: Cli, spec_file: Path, db: Database, command: str, database: bool, code: int
+) -> None:
+    """It has started them before it knew."""
+    cli("launch", spec_file, "--workers", 0)
+    if not database:
+        here.environment["TUNER_DATABASE_URL"] = "postgresql://127.0.0.1:9/nowhere"
+    launch = here.start(command, spec_file, "--set", "training.epochs=9")
+    family = wait_for(lambda: launch.poll() is not None or psutil.Process(launch.pid).children(recursive=True))
+    assert launch.poll() is None, "it ended before it had a worker"
+    _, err = launch.communicate(timeout=60)
+    assert launch.returncode == code, err
+    assert all(line.startswith("tuner: ") for line in err.splitlines())
+    assert psutil.wait_procs(family, timeout=5)[1] == []
+    assert list((here.artifacts / "workers").iterdir()) == []
+    assert list_workers(db, ended=True) == []
+
+
 def test_a_launch_fails_when_its_workers_are_gone(slow: subprocess.Popen[str], db: Database, here: Site) -> None:
     (worker,) = list_workers(db)
     os.kill(worker.pid, signal.SIGKILL)

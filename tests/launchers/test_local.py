@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -19,8 +21,6 @@ from tuner.spec.study import read_spec
 from tuner.storage.connection import Database
 from tuner.storage.steering import launch_study
 from tuner.storage.workers import list_workers
-
-Crew = Callable[[str], LocalWorkers]
 
 IDLE = """\
 study: idle
@@ -36,15 +36,10 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def crew(database_url: str, settings: Settings) -> Iterator[Crew]:
-    """Workers, not started, for a study; let go of after the test."""
-    with ExitStack() as stack:
-
-        def make(study: str) -> LocalWorkers:
-            workers = LocalWorkers([study], database_url=database_url, settings=settings, slots=1, device="cpu")
-            return stack.enter_context(closing(workers))
-
-        yield make
+def workers(settings: Settings) -> Iterator[LocalWorkers]:
+    """None started yet; let go of after the test."""
+    with LocalWorkers(settings=settings, slots=1, device="cpu") as workers:
+        yield workers
 
 
 @pytest.fixture
@@ -53,6 +48,16 @@ def paused_study(db: Database, tmp_path: Path) -> None:
     (tmp_path / "idle.yaml").write_text(IDLE)
     launch_study(db, read_spec(tmp_path / "idle.yaml"), {})
     db.execute("UPDATE tuner.study SET state = 'paused'")
+
+
+def group(leader: int) -> list[int]:
+    """The processes of a group that live."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getpgid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
 
 
 def registered(db: Database, count: int) -> list[int]:
@@ -64,15 +69,16 @@ def registered(db: Database, count: int) -> list[int]:
 
 
 def test_workers_run_apart_from_the_terminal_and_without_secrets_in_their_arguments(
-    crew: Crew, settings: Settings, db: Database, paused_study: None
+    workers: LocalWorkers, settings: Settings, db: Database, paused_study: None
 ) -> None:
-    workers = crew("idle")
     workers.start(2)
     assert workers.running == 2
+    workers.serve(["idle"], db.address.url)
     pids = registered(db, 2)
     for pid in pids:
         assert os.getsid(pid) == pid
         assert "postgres" not in " ".join(psutil.Process(pid).cmdline())
+        assert not {"TUNER_DATABASE_URL", "PGPASSWORD"} & psutil.Process(pid).environ().keys()
     assert len({*workers.logs}) == 2
     assert {log.parent for log in workers.logs} == {settings.artifacts / "workers"}
 
@@ -82,11 +88,9 @@ def test_workers_run_apart_from_the_terminal_and_without_secrets_in_their_argume
     assert list_workers(db) == []
 
 
-def test_a_worker_that_was_told_three_times_is_killed(
-    crew: Crew, settings: Settings, db: Database, paused_study: None
-) -> None:
-    workers = crew("idle")
+def test_a_worker_that_was_told_three_times_is_killed(workers: LocalWorkers, db: Database, paused_study: None) -> None:
     workers.start(1)
+    workers.serve(["idle"], db.address.url)
     (pid,) = registered(db, 1)
     os.kill(pid, signal.SIGSTOP)  # deaf to all but the last
     for _ in range(3):
@@ -95,17 +99,66 @@ def test_a_worker_that_was_told_three_times_is_killed(
     assert "SIGKILL" in str(workers.failure())
 
 
-def test_a_worker_that_ends_by_a_documented_code_is_that_error(crew: Crew, db: Database) -> None:
-    workers = crew("nowhere")
+def test_a_worker_that_died_before_its_orders_is_told_of(workers: LocalWorkers, db: Database) -> None:
     workers.start(1)
+    (worker,) = psutil.Process().children()
+    worker.kill()
+    workers.wait(10)
+    workers.serve(["idle"], db.address.url)
+    assert "SIGKILL" in str(workers.failure())
+
+
+def test_a_worker_that_ends_by_a_documented_code_is_that_error(workers: LocalWorkers, db: Database) -> None:
+    workers.start(1)
+    workers.serve(["nowhere"], db.address.url)
     assert workers.wait(60)
     failure = workers.failure()
     assert isinstance(failure, NotFound)
     assert str(failure).startswith("no study 'nowhere'")
 
 
-def test_logs_that_cannot_be_written_are_one_line(crew: Crew, settings: Settings) -> None:
+@pytest.mark.parametrize("when", ["at once", "when it waits"])
+def test_workers_without_orders_end_and_leave_nothing(settings: Settings, when: str, tmp_path: Path) -> None:
+    """A launch that fails has started them for nothing."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    with pytest.MonkeyPatch.context() as patch, LocalWorkers(settings=settings, slots=1, device="cpu") as workers:
+        patch.setenv("TMPDIR", str(temporary))
+        workers.start(2)
+        family = psutil.Process().children()
+        while when == "when it waits" and len(family) < 6:  # each with its fork server and resource tracker
+            family = psutil.Process().children(recursive=True)
+    assert workers.running == 0
+    assert psutil.wait_procs(family, timeout=5)[1] == []
+    assert list((settings.artifacts / "workers").iterdir()) == []
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_worker_whose_launcher_is_gone_before_it_gave_orders_ends(settings: Settings, tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    program = f"""
+import os, signal
+from pathlib import Path
+import psutil
+from tuner.launchers.local import LocalWorkers
+from tuner.settings import read_settings
+workers = LocalWorkers(settings=read_settings({{"TUNER_HOME": {str(settings.home)!r}}}), slots=1, device="cpu")
+workers.start(1)
+Path({str(started)!r}).write_text(str(psutil.Process().children()[0].pid))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", program], check=False)
+    worker = int(started.read_text())
+    deadline = time.monotonic() + 30
+    while group(worker):
+        assert time.monotonic() < deadline, "it goes on"
+        time.sleep(0.1)
+    (log,) = (settings.artifacts / "workers").iterdir()
+    assert log.read_text() == ""
+
+
+def test_logs_that_cannot_be_written_are_one_line(workers: LocalWorkers, settings: Settings) -> None:
     settings.artifacts.parent.mkdir()
     settings.artifacts.write_text("a file where a folder should be")
     with pytest.raises(ArtifactError, match="artifacts"):
-        crew("idle").start(1)
+        workers.start(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
@@ -23,15 +23,14 @@ _OVER = object()
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def local_workers(
-    context: Context, crew: Crew, studies: Sequence[str], database_url: str, *, detached: bool = False
-) -> LocalWorkers:
-    """Workers as the command line asks for them, to be started."""
+def early_workers(context: Context, crew: Crew, *, detached: bool = False) -> LocalWorkers:
+    """Workers as the command line asks for them: they get ready while the launch does what it has to do first.
+
+    A context: where it is left before they were told what to serve, they end.
+    """
     from tuner.launchers.local import LocalWorkers
 
-    return LocalWorkers(
-        studies,
-        database_url=database_url,
+    workers = LocalWorkers(
         settings=context.settings,
         slots=crew.slots,
         device=crew.device,
@@ -39,6 +38,8 @@ def local_workers(
         detached=detached,
         options=context.loudness,
     )
+    workers.start(crew.workers)
+    return workers
 
 
 def attend(workers: LocalWorkers, looks: Iterator[None], say: Callable[[str], None]) -> None:

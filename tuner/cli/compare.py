@@ -72,15 +72,14 @@ def command(
     # A seed of each method before the next one: cut short, the comparison is still a fair one.
     pairs = [(method, base.search.seed + place) for place in range(seeds) for method in asked]
     specs = [member(*pair) for pair in pairs]
-    url = context.database_url()
-    prepare_data(context, base)
 
-    from tuner.cli.attend import local_workers
-    from tuner.storage.comparisons import launch_comparison, list_comparisons
-    from tuner.storage.connection import Database
-    from tuner.versions import versions
+    from tuner.cli.attend import early_workers
 
-    with Database(url, application="tuner compare") as db:
+    with early_workers(context, crew) as workers, context.connect("tuner compare") as db:
+        from tuner.storage.comparisons import launch_comparison, list_comparisons
+        from tuner.versions import versions
+
+        prepare_data(context, base)
         # Those of earlier runs as well: whatever changes, the budget stays the same for all.
         earlier = [(each.method, each.seed) for found in list_comparisons(db, base.name) for each in found.members]
         specs += [member(*pair) for pair in earlier if pair not in pairs]
@@ -88,9 +87,8 @@ def command(
         again = ("compare", *spec_file.words, "--methods", methods, "--seeds", str(seeds))
         _introduce(context, base.name, specs)
         if crew.workers:
-            workers = local_workers(context, crew, [spec.name for spec in specs], url)
             try:
-                _train(context, workers, crew.workers, db, specs, format)
+                _train(context, workers, db, specs, format)
             except click.Abort:
                 context.note(f"what ran was given back; go on with: {context.command_line(*again)}")
                 raise
@@ -173,10 +171,8 @@ def _introduce(context: Context, name: str, specs: Sequence[StudySpec]) -> None:
         context.note(f"  {method:<7} {says}")
 
 
-def _train(
-    context: Context, workers: LocalWorkers, count: int, db: Database, specs: Sequence[StudySpec], format: str
-) -> None:
-    """Starts the workers and stays until they end. Raises WorkersFailed where they do before the studies do."""
+def _train(context: Context, workers: LocalWorkers, db: Database, specs: Sequence[StudySpec], format: str) -> None:
+    """Sets the workers to work and stays until they end. Raises WorkersFailed where they do before the studies do."""
     from tuner.cli.attend import attend
     from tuner.cli.compare_progress import Progress
 
@@ -184,7 +180,7 @@ def _train(
     if progress.is_done():
         return
     with progress:
-        workers.start(count)
+        workers.serve([spec.name for spec in specs], db.address.url)
         attend(workers, progress.follow(), progress.say)
     if paused := progress.too_many_failures():
         raise TooManyFailures(paused)

@@ -31,13 +31,13 @@ class Context:
 
         return open_database(self.settings, self.database)
 
-    def connect(self) -> Database:
+    def connect(self, application: str = "tuner") -> Database:
         """A connection to that database; raises what `database_url` does."""
         url = self.database_url()
 
         from tuner.storage.connection import Database
 
-        return Database(url)
+        return Database(url, application=application)
 
     @cached_property
     def artifacts(self) -> ArtifactStore:

@@ -44,26 +44,28 @@ def command(context: Context, spec_file: SpecFile, trials: int | None, crew: Cre
             raise InvalidInput(f"--trials: {trials} is out of bounds; it must be at most {MAX_TRIALS:,}")
         spec_file = replace(spec_file, overrides=(*spec_file.overrides, f"budget.trials={trials}"))
     spec = spec_file.read()
-    url = context.database_url()
+    again = context.command_line("launch", *spec_file.words)
 
-    from tuner.cli.attend import local_workers
-    from tuner.cli.snapshot import SnapshotReader
-    from tuner.cli.summary import closing, result
-    from tuner.storage.connection import Database
-    from tuner.storage.steering import check_launch, launch_study
-    from tuner.training.data import info
-    from tuner.versions import versions
+    from tuner.cli.attend import early_workers
 
-    with Database(url, application="tuner launch") as db:
+    with early_workers(context, crew, detached=detach) as workers, context.connect("tuner launch") as db:
+        from tuner.storage.steering import check_launch, launch_study
+        from tuner.training.data import info
+        from tuner.versions import versions
+
         check_launch(db, spec)  # before data is downloaded for nothing
         data = prepare_data(context, spec)
         study, launched = launch_study(db, spec, versions())
+        trains = crew.workers > 0 and not study.state.ended
+        if trains:
+            workers.serve([study.name], db.address.url)
+
+        from tuner.cli.snapshot import SnapshotReader
+        from tuner.cli.summary import closing, result
+
         reader = SnapshotReader(db, study.name)
-        again = context.command_line("launch", *spec_file.words)
         _introduce(context, spec, launched, reader.look(), again)
-        if crew.workers and not study.state.ended:
-            workers = local_workers(context, crew, [study.name], url, detached=detach)
-            workers.start(crew.workers)
+        if trains:
             logs = ", ".join(map(str, workers.logs))
             context.note(f"workers started: {crew.workers}, with {crew.slots} slots each; log: {logs}")
             if not detach:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -30,6 +31,7 @@ def command() -> None:
 @click.option("--count", type=click.IntRange(1), metavar="N", help="End after so many trials.  [default: all]")
 @click.option("--time-limit", type=duration, metavar="TIME", help="End after 90s, 30m, 2h, …; what runs is given back.")
 @click.option("--stop-with-stdin", is_flag=True, hidden=True, help="End as soon as standard input does.")
+@click.option("--await-orders", is_flag=True, hidden=True, help="Standard input says what to serve, when it is there.")
 @pass_context
 def start(
     context: Context,
@@ -40,6 +42,7 @@ def start(
     count: int | None,
     time_limit: float | None,
     stop_with_stdin: bool,
+    await_orders: bool,
 ) -> None:
     """Train trials of the named studies until all of them have ended.
 
@@ -53,12 +56,25 @@ def start(
     """
     slots = sensible_slots(slots, device)
     _log_to_stderr(context)
+    if await_orders:
+        from tuner.worker.children import TRAINING, prepare_fork_server
+
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # sent away: nothing is to be given back
+        prepare_fork_server(TRAINING)  # it imports torch while all else is imported here, and waited for
 
     from tuner.storage.retry import until_answered
+    from tuner.worker import orders
     from tuner.worker.lifetime import Ended
     from tuner.worker.run import WorkerOptions, run_worker
     from tuner.worker.timing import HANG_SECONDS
 
+    if await_orders:
+        ordered = orders.await_orders()
+        if ordered is None:
+            raise click.Abort
+        url, studies = ordered.database_url, tuple(ordered.studies)
+    else:
+        url = until_answered(context.database_url)
     options = WorkerOptions(
         slots=slots,
         device=device,
@@ -67,7 +83,7 @@ def start(
         time_limit=time_limit,
         stop_with_stdin=stop_with_stdin,
     )
-    if run_worker(until_answered(context.database_url), context.settings, studies, options) is Ended.TERMINATED:
+    if run_worker(url, context.settings, studies, options) is Ended.TERMINATED:
         raise click.Abort
 
 
@@ -101,7 +117,7 @@ def _training(trials: Mapping[str, Sequence[int]]) -> str:
 
 def _log_to_stderr(context: Context) -> None:
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d  %(message)s", datefmt="%Y-%m-%d %H:%M:%S"))
     logger = logging.getLogger("tuner")
     logger.addHandler(handler)
     logger.setLevel(logging.WARNING if context.quiet else logging.DEBUG if context.verbose else logging.INFO)

@@ -1,5 +1,8 @@
 """Workers as processes of this machine, each in a session of its own.
 
+They are started before there is anything to serve: importing torch takes seconds, in which the launcher makes the
+server, the tables, the data and the studies. Then they are told what to serve, or sent away.
+
 Attached workers end with their launcher in whatever way it goes, kill -9 included: it holds a pipe to the standard
 input of each, which the system closes. Detached ones live on.
 """
@@ -15,7 +18,8 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import IO, BinaryIO, Self
 
 from tuner.errors import (
     ArtifactError,
@@ -28,9 +32,12 @@ from tuner.errors import (
     WorkerUnfit,
 )
 from tuner.settings import Settings
+from tuner.storage.url import CREDENTIALS, with_password
 from tuner.worker.children import signal_name
+from tuner.worker.orders import Orders
 
 POLL_SECONDS = 0.05
+DISMISS_SECONDS = 5.0  # a worker that waits for orders ends within this
 _TAIL_BYTES = 8192  # of a log, to find its last line in
 
 _ERRORS: dict[int, type[TunerError]] = {
@@ -55,13 +62,11 @@ class _Worker:
 
 
 class LocalWorkers:
-    """Some worker processes that serve the same studies."""
+    """Some worker processes that serve the same studies. A context: left before `serve`, they end and leave nothing."""
 
     def __init__(
         self,
-        studies: Sequence[str],
         *,
-        database_url: str,
         settings: Settings,
         slots: int,
         device: str = "auto",
@@ -69,27 +74,38 @@ class LocalWorkers:
         detached: bool = False,
         options: Sequence[str] = (),  # of `tuner` itself: -v, -q
     ) -> None:
-        self._command = [sys.executable, "-P", "-m", "tuner", *options, "worker", "start", *studies]
+        self._command = [sys.executable, "-P", "-m", "tuner", *options, "worker", "start", "--await-orders"]
         # -P: whatever.py in the folder where somebody typed `tuner launch` is none of ours.
         self._command += ["--slots", str(slots), "--device", device]
         if hang_seconds is not None:
             self._command += ["--hang-limit", str(hang_seconds)]
         if not detached:
             self._command.append("--stop-with-stdin")
-        # The URL may hold a password: every user of the machine can read the arguments, only this one the environment.
         self._environment = {
-            **os.environ,
-            "TUNER_DATABASE_URL": database_url,
+            **{name: value for name, value in os.environ.items() if name not in CREDENTIALS},
             "TUNER_HOME": str(settings.home),
             "TUNER_ARTIFACTS": settings.artifact_url or str(settings.artifacts),
         }
         self._logs = settings.artifacts / "workers"
         self._detached = detached
+        self._ordered = False
         self._workers: list[_Worker] = []
         self._signals_sent = 0
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Lets go of them: those that serve go on if detached, else they end by themselves, as told to once."""
+        if self._ordered:
+            self.close()
+        else:
+            self._dismiss()
+
     def start(self, workers: int) -> None:
-        """Starts so many more workers.
+        """Starts so many workers, which get ready and wait for orders.
 
         Raises ArtifactError where their logs cannot be written.
         """
@@ -98,12 +114,23 @@ class LocalWorkers:
                 process = subprocess.Popen(
                     self._command,
                     env=self._environment,
-                    stdin=subprocess.DEVNULL if self._detached else subprocess.PIPE,
+                    stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,  # a Ctrl-C of the terminal is for the launcher, which passes it on
                 )
             self._workers.append(_Worker(process=process, log=Path(log.name)))
+
+    def serve(self, studies: Sequence[str], database_url: str) -> None:
+        """Has them train the trials of these studies, in their order."""
+        self._ordered = True
+        orders = Orders(database_url=with_password(database_url, os.environ), studies=list(studies))
+        for worker in self._workers:
+            with contextlib.suppress(BrokenPipeError):  # it has ended, which is seen like every other end
+                _pipe(worker).write(orders.line)
+                _pipe(worker).flush()
+        if self._detached:
+            self.close()
 
     @property
     def running(self) -> int:
@@ -140,10 +167,26 @@ class LocalWorkers:
         return not self.running
 
     def close(self) -> None:
-        """Lets go of attached workers: those that still run end by themselves, as told to once."""
+        """Lets go of the workers: attached ones that still run end by themselves, as told to once."""
         for worker in self._workers:
-            if worker.process.stdin is not None:
-                worker.process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # orders that nobody has read
+                _pipe(worker).close()
+
+    def _dismiss(self) -> None:
+        """Ends those that wait for orders, with all that they started, and removes their logs."""
+        self.terminate()
+        self.close()
+        self.wait(DISMISS_SECONDS)
+        for worker in self._workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(worker.process.pid, signal.SIGKILL)  # the fork server ends no sooner than it has torch
+            worker.process.wait()
+            worker.log.unlink(missing_ok=True)
+
+
+def _pipe(worker: _Worker) -> IO[bytes]:
+    assert worker.process.stdin is not None  # as `start` made it
+    return worker.process.stdin
 
 
 def _new_log(folder: Path) -> BinaryIO:

@@ -58,9 +58,11 @@ def create_optuna_tables(url: str) -> None:
 
     arguments = engine_arguments(url)
     with _optunas_errors(url):
-        optuna.storages.RDBStorage(
-            arguments.pop("url"), engine_kwargs={**arguments, "poolclass": sqlalchemy.NullPool}
-        ).remove_session()
+        storage = optuna.storages.RDBStorage(
+            arguments.pop("url"), engine_kwargs={**arguments, "poolclass": sqlalchemy.StaticPool}
+        )
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def upgrade_optuna(url: str) -> None:

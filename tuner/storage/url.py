@@ -6,7 +6,8 @@ libpq's own ways to keep a password out of a URL go on working: PGPASSWORD, a pa
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from tuner.errors import InvalidInput
@@ -21,6 +22,7 @@ UNACKNOWLEDGED_MILLISECONDS = 10_000  # what was sent and not acknowledged for s
 DRIVER = "postgresql+psycopg2"
 SCHEMES = ("postgres", "postgresql", DRIVER)
 SECRETS = ("password", "sslpassword")
+CREDENTIALS = ("PGPASSWORD", "TUNER_DATABASE_URL")  # variables that may hold one: what runs users' code has none
 
 # Optuna's tables stand in `public` also for a user called tuner, whose "$user" would be our own schema.
 # A laptop that is closed in the middle of a command must not hold a study's lock for the night.
@@ -169,6 +171,12 @@ def normalise(url: str) -> str:
     'postgresql+psycopg2://ann@/lab?host=one%3A5432&host=two%3A5433'
     """
     return parse(url).url
+
+
+def with_password(url: str, environment: Mapping[str, str]) -> str:
+    """The URL with the password that libpq would take from the environment, if it has none of its own."""
+    address = parse(url)
+    return replace(address, password=address.password or environment.get("PGPASSWORD")).url
 
 
 def refuse_password(url: str) -> None:

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import torch
-from torch import nn
-from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
+from torch import nn, optim
+from torch.optim import Optimizer
 
 from tuner.spec.config import TrainingConfig
 
 Parameters = Iterable[nn.Parameter]
+Kind = TypeVar("Kind", bound=Optimizer)
 FUSED = ("cpu", "cuda")  # kinds of device on which torch updates all of a model's parameters in one call
+
+
+def _eager(kind: type[Kind]) -> type[Kind]:
+    """The optimizer without its hooks for torch.compile, which import the compiler: a second at a worker's start."""
+    hooked = ("add_param_group", "zero_grad", "state_dict", "load_state_dict", "step")
+    methods = {name: getattr(kind, name).__wrapped__ for name in hooked}
+    methods["step"] = torch.no_grad()(methods["step"])  # as one of the hooks does
+    return type(kind.__name__, (kind,), methods)
+
+
+SGD, Adam, AdamW, RMSprop = _eager(optim.SGD), _eager(optim.Adam), _eager(optim.AdamW), _eager(optim.RMSprop)
 
 
 def _sgd(parameters: Parameters, config: TrainingConfig, fused: bool) -> Optimizer:

@@ -23,7 +23,7 @@ class InBfloat16(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         shared = {id(module): module for module in model.modules() if isinstance(module, nn.BatchNorm2d)}
-        self.model = copy.deepcopy(model, memo=dict(shared))  # type: ignore[arg-type]  # what is there is not copied
+        self.model = copy.deepcopy(model, memo=dict(shared))  # what is there is not copied
         for module in self.model.modules():
             if not isinstance(module, nn.BatchNorm2d):
                 for parameter in module.parameters(recurse=False):

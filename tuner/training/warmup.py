@@ -21,8 +21,6 @@ def warm_up() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import torch._dynamo  # by itself the first optimizer imports it, for a second
-
     import tuner.training.loop  # noqa: F401  for its imports
 
     keep_freed_memory()

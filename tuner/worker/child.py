@@ -17,8 +17,8 @@ from tuner.errors import ArtifactError, DataError, TunerError
 from tuner.spec.config import TrialConfig
 from tuner.spec.stacking import Engine
 from tuner.training.progress import Phase, Progress, Run
+from tuner.worker.mailbox import Mailbox
 from tuner.worker.messages import Begin, Measure, Measured, Ready, Unable
-from tuner.worker.orders import Orders
 from tuner.worker.progress import SharedProgress
 from tuner.worker.session import Session, one_line
 
@@ -54,22 +54,22 @@ def main(sock: socket.socket, progress: SharedProgress, training: str, device: s
     os.setsid()  # so that it can be killed with all that users' code may start
     with contextlib.suppress(OSError):  # where memory runs out, the system is to end this one and not the supervisor
         Path("/proc/self/oom_score_adj").write_text("500")
-    orders = Orders(sock)
+    mailbox = Mailbox(sock)
     try:
         train: Training = resolve_name(training)(device, slot)
     except TunerError as error:
-        orders.send(Unable(trial_id=None, attempt=None, error=type(error).__name__, reason=str(error)))
+        mailbox.send(Unable(trial_id=None, attempt=None, error=type(error).__name__, reason=str(error)))
         return
     progress.enter(Phase.IDLE)
-    orders.send(Ready(device=train.device))
+    mailbox.send(Ready(device=train.device))
     while True:
-        match orders.next():
+        match mailbox.next():
             case Begin(trials=trials):
-                Session(orders, progress, train.device).run(trials, train)
+                Session(mailbox, progress, train.device).run(trials, train)
             case Measure() as measure:
                 answer = _measured(measure, train)
                 progress.enter(Phase.IDLE)
-                orders.send(answer)
+                mailbox.send(answer)
 
 
 def _measured(order: Measure, train: Training) -> Measured | Unable:

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Iterator
 from multiprocessing import get_context
+from multiprocessing.forkserver import ensure_running
 
 from tuner.errors import WorkersFailed
 from tuner.training.progress import Phase
@@ -17,15 +18,22 @@ from tuner.worker.messages import Begin, Inbox, Measure, Message, encode
 from tuner.worker.progress import SharedProgress
 from tuner.worker.timing import PREPARE_SECONDS, START_SECONDS
 
+TRAINING = "tuner.worker.torch_training:TorchTraining"  # a name: a supervisor imports no torch
+
 _CONTEXT = get_context("forkserver")
 _JOIN_SECONDS = 5.0
 _GONE_SECONDS = 0.5
 
 
 def prepare_fork_server(training: str) -> None:
-    """To be called before the first child, once no secret stands in the environment any more: children inherit it."""
+    """Starts the fork server, which imports torch while its caller goes on; the first child waits for that.
+
+    To be called once no secret stands in the environment any more: children inherit it.
+    """
     os.environ["PYTHONSAFEPATH"] = "1"  # or the fork server would import what lies in the working directory
-    _CONTEXT.set_forkserver_preload(["tuner.worker.preload", training.partition(":")[0]])
+    modules = ["tuner.worker.preload", training.partition(":")[0], "tuner.worker.preloaded"]
+    _CONTEXT.set_forkserver_preload(modules)
+    ensure_running()
 
 
 class Child:

@@ -5,7 +5,10 @@ A signal to the terminal's or the job's process group is the supervisor's to han
 
 from __future__ import annotations
 
+import gc
 import signal
+
+gc.disable()  # a seventh of the imports' time; `preloaded` enables it again
 
 for _signal in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
     signal.signal(_signal, signal.SIG_IGN)

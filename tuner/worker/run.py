@@ -6,7 +6,7 @@ import os
 import platform
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from uuid import uuid4
 
@@ -18,9 +18,9 @@ from tuner.storage.connection import Database
 from tuner.storage.object_store import ObjectStore
 from tuner.storage.retry import until_answered
 from tuner.storage.studies import check_version, get_study
-from tuner.storage.url import parse
+from tuner.storage.url import CREDENTIALS, with_password
 from tuner.worker.artifact_thread import ArtifactThread
-from tuner.worker.children import Child, prepare_fork_server
+from tuner.worker.children import TRAINING, Child, prepare_fork_server
 from tuner.worker.events import Terminate
 from tuner.worker.lifetime import Ended, Lifetime
 from tuner.worker.loop import EventLoop
@@ -28,8 +28,6 @@ from tuner.worker.storage_thread import StorageThread
 from tuner.worker.supervisor import Supervisor
 from tuner.worker.sweeper import Sweeper
 from tuner.worker.timing import HANG_SECONDS
-
-TRAINING = "tuner.worker.torch_training:TorchTraining"  # a name: a supervisor imports no torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +52,7 @@ def run_worker(database_url: str, settings: Settings, studies: Sequence[str], op
         check_version(study)
     store = open_store(settings)
     store.check_writable()
+    prepare_fork_server(options.training)
     worker_id = uuid4()
     register = partial(
         workers.register,
@@ -84,7 +83,6 @@ def run_worker(database_url: str, settings: Settings, studies: Sequence[str], op
         sweeper.start()
         storage = make_storage(sweep=sweeper.post, answer=loop.answer)
     storage.start()
-    prepare_fork_server(options.training)
     supervisor = Supervisor(
         storage,
         loop,
@@ -102,10 +100,10 @@ def run_worker(database_url: str, settings: Settings, studies: Sequence[str], op
 
 def _without_environment(url: str) -> str:
     """The URL with the password that the environment holds, which is removed there: children inherit it."""
-    address = parse(url)
-    password = os.environ.pop("PGPASSWORD", None)
-    os.environ.pop("TUNER_DATABASE_URL", None)
-    return replace(address, password=address.password or password).url
+    complete = with_password(url, os.environ)
+    for name in CREDENTIALS:
+        os.environ.pop(name, None)
+    return complete
 
 
 def _watch_stdin(loop: EventLoop) -> None:

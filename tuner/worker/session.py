@@ -16,8 +16,8 @@ from tuner.errors import ArtifactError, DataError
 from tuner.spec.config import TrialConfig
 from tuner.states import Outcome
 from tuner.training.progress import Epoch, Phase, Progress, Result, Run, Stop
+from tuner.worker.mailbox import Mailbox
 from tuner.worker.messages import EpochsDone, Finished, Message, Train, Unable
-from tuner.worker.orders import Orders
 from tuner.worker.timing import LONGEST_REPORT_SECONDS, REPORT_SECONDS
 
 TrainRuns = Callable[[Sequence[Run], Callable[[], Sequence[Run]], Progress], None]
@@ -26,14 +26,14 @@ TrainRuns = Callable[[Sequence[Run], Callable[[], Sequence[Run]], Progress], Non
 class Session:
     """From the first trial that a child trains until it trains none."""
 
-    def __init__(self, orders: Orders, progress: Progress, device: str) -> None:
-        self._orders, self._progress, self._device = orders, progress, device
+    def __init__(self, mailbox: Mailbox, progress: Progress, device: str) -> None:
+        self._mailbox, self._progress, self._device = mailbox, progress, device
         self._going: list[Attempt] = []  # attempts that have not ended
 
     def run(self, trials: Sequence[Train], train: TrainRuns) -> None:
         """Trains the trials, and those that arrive meanwhile, to their ends, whatever these are."""
         try:
-            train(self._begin(trials), lambda: self._begin(self._orders.arrived()), self._progress)
+            train(self._begin(trials), lambda: self._begin(self._mailbox.arrived()), self._progress)
             for attempt in [*self._going]:
                 attempt.crash("its training told no end")
         except (ArtifactError, DataError) as error:
@@ -46,7 +46,7 @@ class Session:
 
     def _begin(self, trials: Sequence[Train]) -> list[Attempt]:
         """Raises ArtifactError where logs cannot be written: of those that have begun and of these, none can go on."""
-        attempts = [Attempt(trial, self, self._orders) for trial in trials]
+        attempts = [Attempt(trial, self, self._mailbox) for trial in trials]
         self._going += attempts
         for attempt in attempts:
             attempt.open_log(self._device)
@@ -61,14 +61,14 @@ class Session:
         self._going.remove(attempt)
         if not self._going:
             self._progress.enter(Phase.IDLE)
-        self._orders.send(last)
+        self._mailbox.send(last)
 
 
 class Attempt:
     """A `Run`: writes what it has to say to its own log, and sends it."""
 
-    def __init__(self, trial: Train, session: Session, orders: Orders) -> None:
-        self._trial, self._session, self._orders = trial, session, orders
+    def __init__(self, trial: Train, session: Session, mailbox: Mailbox) -> None:
+        self._trial, self._session, self._mailbox = trial, session, mailbox
         self._log: io.FileIO | None = None
         self._curve: dict[int, float] = {}  # epochs that were not sent yet
         self._sent_at = time.monotonic()
@@ -108,7 +108,7 @@ class Attempt:
         return Path(self._trial.resume) if self._trial.resume else None
 
     def stop(self) -> Stop:
-        return self._orders.stop(self._trial)
+        return self._mailbox.stop(self._trial)
 
     def report(self, epoch: Epoch, checkpoint: Path | None) -> None:
         figures = "  ".join(f"{name} {value:.5g}" for name, value in epoch.metrics.items())
@@ -147,7 +147,7 @@ class Attempt:
 
     def _send_epochs(self, checkpoint: Path | None = None) -> None:
         if self._curve:
-            self._orders.send(
+            self._mailbox.send(
                 EpochsDone(
                     trial_id=self._trial.trial_id,
                     attempt=self._trial.attempt,
@@ -173,7 +173,7 @@ class Attempt:
     def _close(self, last: Message) -> None:
         if self._log is not None:
             self._log.close()
-        self._orders.forget(self._trial)
+        self._mailbox.forget(self._trial)
         self._session.end(self, last)
 
 

@@ -55,7 +55,9 @@ def parameter_count(config: ModelConfig, info: DataInfo) -> int:
 
 def materialise(model: nn.Module, generator: torch.Generator) -> nn.Module:
     """Gives a model from `build` memory on the CPU and initial weights, all drawn from `generator`."""
-    model.to_empty(device="cpu")
+    # Not by `to_empty`: for a model on the meta device torch imports its symbolic shapes, for half a second.
+    empty = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in model.state_dict().items()}
+    model.load_state_dict(empty, assign=True)
     for module in model.modules():
         initialise(module, generator)
     return _channels_last(model)

@@ -1,0 +1,325 @@
+"""What a study costs besides its training: the start, the time between two trials, the whole, the memory.
+
+    python benchmarks/overhead.py                # about five minutes, on a quiet machine
+    python benchmarks/overhead.py --parts start  # one of start, study, memory
+
+Every part runs `tuner launch` as a user would, with an embedded PostgreSQL of its own, fsync on. Three tables:
+
+    start     seconds from the command to each step on the way to the first epoch that is reported: cold (an empty
+              TUNER_HOME: the server is made, the data prepared) and warm (the server runs, the data is there)
+    study     40 trials of search_spaces/digits_cnn.yaml: the share of the slots' time that is not training, of the
+              whole command and of its time from the first trial's begin to the last one's end; how long a slot waits
+              between two trials; what a trial spends in its child outside of its epochs
+    memory    of the supervisor and of its children while they train 500 small trials
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from tuner.errors import DatabaseError
+from tuner.storage.connection import Database
+from tuner.storage.server import EmbeddedServer
+
+SPACES = Path(__file__).parent.parent / "search_spaces"
+DIGITS, SPIRAL = SPACES / "digits_cnn.yaml", SPACES / "spiral_mlp.yaml"
+SINGLE = "training.engine=single"  # in a stack, whose time an epoch takes cannot be said
+PARTS = ("start", "study", "memory")
+POLL_SECONDS = 0.005
+FIRST_MARK, LAST_MARK = 50, 500  # trials after which memory is looked at
+
+# Of the table "start", in the order in which they happen where nothing is done at once.
+CLUSTER, ANSWERS, WORKER, FORK_SERVER, STUDY, REGISTERED, CHILD, CLAIMED, EPOCH = STEPS = (
+    "the server's files are made",
+    "the server answers",
+    "the worker's process starts",
+    "its fork server starts",
+    "the study is made",
+    "the worker is registered",
+    "the first child is forked: torch is imported",
+    "the first trial is claimed",
+    "the first epoch is reported",
+)
+
+PROGRESS = """
+SELECT (SELECT count(*) FROM tuner.lease WHERE outcome IS NOT NULL) AS ended,
+    (SELECT coalesce(max(epoch), 0) FROM tuner.lease) AS epoch
+"""
+TIMES = """
+SELECT extract(epoch FROM (SELECT min(created_at) FROM tuner.study))::float AS study,
+    extract(epoch FROM (SELECT min(started_at) FROM tuner.worker))::float AS worker,
+    extract(epoch FROM (SELECT min(started_at) FROM tuner.attempt))::float AS claim,
+    extract(epoch FROM (SELECT max(ended_at) FROM tuner.attempt))::float AS last
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Home:
+    """A TUNER_HOME of its own, and the server in it."""
+
+    folder: Path
+
+    @property
+    def server(self) -> EmbeddedServer:
+        return EmbeddedServer(self.folder / "postgres")
+
+    def tuner(self, *arguments: str) -> subprocess.Popen[bytes]:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("TUNER_")}
+        return subprocess.Popen(
+            [sys.executable, "-m", "tuner", *arguments],
+            env={**environment, "TUNER_HOME": str(self.folder)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def launch(self, spec: Path, *overrides: str) -> subprocess.Popen[bytes]:
+        sets = (word for override in overrides for word in ("--set", override))
+        return self.tuner("launch", str(spec), *sets, "--device", "cpu")
+
+    def forget_studies(self) -> None:
+        with Database(self.server.start()) as db:
+            db.execute("TRUNCATE public.studies, tuner.worker CASCADE")
+
+    def logs(self, pattern: str) -> str:
+        return "".join(file.read_text() for file in (self.folder / "artifacts").glob(pattern))
+
+
+@contextlib.contextmanager
+def new_home() -> Iterator[Home]:
+    with tempfile.TemporaryDirectory(prefix="tuner-benchmark-") as folder:
+        Path(folder).chmod(0o711)  # root's PostgreSQL runs as another user
+        home = Home(folder=Path(folder))
+        try:
+            yield home
+        finally:
+            home.server.stop()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--parts", nargs="+", choices=["start", "study", "memory"], default=["start", "study", "memory"]
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="starts of each kind")
+    parser.add_argument("--trials", type=int, default=40, help="of the part study")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
+    options = parser.parse_args()
+    results: dict[str, Any] = {"machine": machine()}
+    if "start" in options.parts:
+        results["start"] = {"cold": [], "warm": []}
+        for _ in range(options.rounds):
+            with new_home() as home:
+                results["start"]["cold"].append(start(home))
+                home.forget_studies()
+                results["start"]["warm"].append(start(home))
+    if "study" in options.parts:
+        results["study"] = {method: study(method, options.trials) for method in ("random", "tpe")}
+    if "memory" in options.parts:
+        results["memory"] = memory()
+    print(json.dumps(results, indent=2) if options.json else "\n\n".join(tables(results)))
+
+
+# --- start -----------------------------------------------------------------------------------------------------------
+
+
+def start(home: Home) -> dict[str, float]:
+    """Step -> seconds after the command at which it happened; those that did not happen are left out."""
+    warm = home.server.status().running
+    began = time.time()
+    launch = home.launch(DIGITS, "search.method=random")
+    seen: dict[str, float] = {}
+    with Database(home.server.start() if warm else _first_answer(home, launch, seen)) as db:
+        while not _reported(db):
+            _check(launch)
+            time.sleep(POLL_SECONDS)
+        seen[EPOCH] = time.time()
+        seen |= _processes(launch.pid, began)
+        (row,) = db.execute(TIMES)
+    seen |= {STUDY: row.study, REGISTERED: row.worker, CLAIMED: row.claim}
+    launch.send_signal(signal.SIGINT)
+    launch.wait()
+    return {step: round(seen[step] - began, 3) for step in STEPS if step in seen}
+
+
+def _first_answer(home: Home, launch: subprocess.Popen[bytes], seen: dict[str, float]) -> str:
+    """The URL of the server that the launch makes."""
+    while (url := home.server.status().url) is None:
+        _check(launch)
+        if CLUSTER not in seen and list(home.folder.glob("postgres/data/PG_VERSION")):
+            seen[CLUSTER] = time.time()
+        time.sleep(POLL_SECONDS)
+    seen[ANSWERS] = time.time()
+    return url
+
+
+def _reported(db: Database) -> bool:
+    try:
+        (row,) = db.execute(PROGRESS)
+    except DatabaseError:  # the tables are not there yet
+        return False
+    return bool(row.epoch)
+
+
+def _processes(launch: int, began: float) -> dict[str, float]:
+    """When those that the launch started began, to a hundredth of a second: told against its own beginning."""
+    command = psutil.Process(launch)
+    shift = began - command.create_time()
+    family = {process: process.cmdline() for process in command.children(recursive=True)}
+    worker = next(process for process, line in family.items() if "worker" in line)
+    servers = [process for process, line in family.items() if "forkserver" in " ".join(line)]  # and what it forked
+    server, *children = sorted(servers, key=lambda process: process.create_time())
+    return {
+        step: process.create_time() + shift
+        for step, process in {WORKER: worker, FORK_SERVER: server, CHILD: children[0]}.items()
+    }
+
+
+def _check(launch: subprocess.Popen[bytes]) -> None:
+    if launch.poll() is not None:
+        raise SystemExit(f"tuner launch ended with code {launch.returncode}")
+
+
+# --- study -----------------------------------------------------------------------------------------------------------
+
+
+def study(method: str, trials: int) -> dict[str, float]:
+    with new_home() as home:
+        began = time.time()
+        launch = home.launch(DIGITS, f"search.method={method}", f"budget={{trials: {trials}}}", SINGLE)
+        if launch.wait():
+            raise SystemExit(f"tuner launch ended with code {launch.returncode}")
+        whole = time.time() - began
+        with Database(home.server.start()) as db:
+            (times,) = db.execute(TIMES)
+            (worker,) = db.execute("SELECT slots FROM tuner.worker")
+        epochs = re.findall(r"  epoch \d+  .* (\S+) s$", home.logs("*/*/*.log"), re.MULTILINE)
+        trained = sum(map(float, epochs)) / worker.slots
+        waits = slot_waits(home.logs("workers/*.log"))
+    return {
+        "seconds": round(whole, 2),
+        "of these before the first trial": round(times.claim - began, 2),
+        "not training, of the whole": round(1 - trained / whole, 4),
+        "not training, from the first trial to the last": round(1 - trained / (times.last - times.claim), 4),
+        "a slot waits, median ms": round(1000 * statistics.median(waits), 1),
+        "a slot waits, 95 % ms": round(1000 * statistics.quantiles(waits, n=20)[-1], 1),
+    }
+
+
+def slot_waits(log: str) -> list[float]:
+    """Seconds from each complete trial to the next one in its slot, as a worker's log tells them."""
+    waits: list[float] = []
+    slots: dict[str, str] = {}  # of the trials that run
+    free: dict[str, float] = {}  # slot -> since when
+    for stamp, trial, slot, complete in re.findall(
+        r"^(\S+ \S+)  trial (\d+)(?:, attempt \d+, in slot (\d+)|( complete))$", log, re.MULTILINE
+    ):
+        now = datetime.fromisoformat(stamp).timestamp()
+        if complete:
+            free[slots.pop(trial)] = now
+        else:
+            slots[trial] = slot
+            if slot in free:
+                waits.append(now - free.pop(slot))
+    return waits
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def memory() -> dict[str, dict[str, Any]]:
+    """Process -> MiB after so many trials, and by how much they grew.
+
+    Most of a child is torch, shared with its fork server: what it shares no more counts as its own. That grows, ever
+    more slowly, as it writes to the pages that it was forked with.
+    """
+    measured: dict[str, dict[str, Any]] = {}
+    with new_home() as home:
+        budget = f"budget={{trials: {LAST_MARK + 20}}}"
+        launch = home.launch(SPIRAL, "search.method=random", "training.epochs=3", budget, SINGLE)
+        ended = 0
+        with Database(_first_answer(home, launch, {})) as db:
+            for mark in (FIRST_MARK, LAST_MARK):
+                while ended < mark:
+                    _check(launch)
+                    time.sleep(10 * POLL_SECONDS)
+                    with contextlib.suppress(DatabaseError):  # the tables are not there yet
+                        ended = db.execute(PROGRESS)[0].ended
+                for name, process in _training_processes(launch.pid).items():
+                    seen = process.memory_full_info()
+                    sizes = measured.setdefault(name, {})
+                    sizes[f"{mark} trials"] = round(seen.rss / 2**20, 1)
+                    sizes[f"{mark} trials, its own"] = round(seen.uss / 2**20, 1)
+        launch.wait()
+    for sizes in measured.values():
+        sizes["growth"] = f"{sizes[f'{LAST_MARK} trials'] / sizes[f'{FIRST_MARK} trials'] - 1:.1%}"
+    return measured
+
+
+def _training_processes(launch: int) -> dict[str, psutil.Process]:
+    family = psutil.Process(launch).children(recursive=True)
+    (supervisor,) = (process for process in family if "worker" in process.cmdline())
+    children = [process for process in family if os.getsid(process.pid) == process.pid and process != supervisor]
+    return {"supervisor": supervisor} | {f"child {index}": child for index, child in enumerate(children)}
+
+
+# --- showing ---------------------------------------------------------------------------------------------------------
+
+
+def machine() -> dict[str, Any]:
+    cpus = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", cpus.read_text()) if cpus.exists() else []
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 1),
+        "processor": names[0] if names else platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def tables(results: dict[str, Any]) -> Iterator[str]:
+    yield ", ".join(f"{key} {value}" for key, value in results["machine"].items())
+    if started := results.get("start"):
+        rows = [[step, *(_seconds(runs, step) for runs in started.values())] for step in STEPS]
+        yield _table([f"seconds to (n = {len(started['cold'])})", *started], rows)
+    if studied := results.get("study"):
+        yield _table(
+            ["digits", *studied], [[row, *(run[row] for run in studied.values())] for row in studied["random"]]
+        )
+    if measured := results.get("memory"):
+        columns = list(measured["supervisor"])
+        rows = [[name, *sizes.values()] for name, sizes in measured.items()]
+        yield _table(["MiB after", *columns], rows)
+
+
+def _seconds(runs: Sequence[dict[str, float]], step: str) -> str:
+    taken = [run[step] for run in runs if step in run]
+    return f"{statistics.median(taken):.2f} ({min(taken):.2f}-{max(taken):.2f})" if taken else "-"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    return "\n".join(f"{row[0]:48}" + "".join(f"{cell:>22}" for cell in row[1:]) for row in (head, *rows))
+
+
+if __name__ == "__main__":
+    main()
