@@ -132,6 +132,7 @@ class Run:
     folder: Path
     seed: int = 0
     number: int = 0
+    lane: int = 0
     resume: Path | None = None
     stop: Callable[[], Stop] = lambda: Stop.GO_ON
     epochs: list[Epoch] = field(default_factory=list)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tuner.states import Outcome
-from tuner.training import checkpoint, loop, state
+from tuner.training import captured, checkpoint, loop, state
 from tuner.training.progress import Phase, Stop
 
 CNN = {"family": "cnn", "channels": 8, "dropout": 0.2}
@@ -166,7 +166,7 @@ def test_checkpoints_follow_the_work_done(
 def test_a_diverged_trial_says_what_became_of_what(
     steps: int, windows: Path, trial_config: Any, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state, "CHECK_STEPS", steps)
+    monkeypatch.setattr(captured, "CHECK_STEPS", steps)
     config = trial_config({"family": "mlp"}, MSE, optimizer="sgd", learning_rate=100.0)
     training = run(config, windows, tmp_path)
     assert training.result.outcome is Outcome.DIVERGED
@@ -221,6 +221,6 @@ def test_errors_that_are_bugs_escape(
     def broken(*_: Any) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(state, "evaluate", broken)
+    monkeypatch.setattr(state, "evaluation", broken)
     with pytest.raises(RuntimeError, match="mat1"):
         run(trial_config(CNN), images, tmp_path)

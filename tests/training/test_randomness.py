@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tuner.training.course import Member
-from tuner.training.evaluation import finish
 from tuner.training.randomness import Randomness
 from tuner.training.state import State
+from tuner.training.turns import finish
 
 
 @pytest.fixture
@@ -40,9 +40,9 @@ def test_every_purpose_epoch_trial_and_seed_has_draws_of_its_own() -> None:
 def test_each_epoch_sees_all_examples_in_an_order_of_its_own(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.Tensor] = []
 
-    def step(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def learn(batch: tuple[torch.Tensor, torch.Tensor], index: int) -> None:
+        inputs, _ = batch
         seen.append(inputs.sum((1, 2, 3)))
-        return torch.zeros(())
 
     def order(epoch: int) -> torch.Tensor:
         seen.clear()
@@ -50,7 +50,7 @@ def test_each_epoch_sees_all_examples_in_an_order_of_its_own(state: State, monke
         finish(state.train())
         return torch.cat(seen)
 
-    monkeypatch.setattr(state, "step", step)
+    monkeypatch.setattr(state, "learn", learn)
     first, second, again = order(1), order(2), order(1)
     assert len(first) == 100
     assert torch.equal(first.sort().values, second.sort().values)
@@ -62,7 +62,7 @@ def test_each_epoch_has_noise_of_its_own(state: State) -> None:
     inputs = torch.ones(16, 1, 8, 8)
 
     def outputs(epoch: int) -> torch.Tensor:
-        state.epoch = epoch - 1
+        state.course.epoch = epoch - 1
         state.begin_pass()
         return state.model(inputs)
 

@@ -1,6 +1,11 @@
-"""Which device a slot trains on."""
+"""Which device a slot trains on, and what is to be set around what it does there."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 
 import torch
 
@@ -17,3 +22,29 @@ def choose_device(name: str, slot: int = 0) -> torch.device:
     if not torch.cuda.is_available():
         raise TunerError("there is no CUDA device here; use --device cpu or auto")
     return torch.device("cuda", slot % torch.cuda.device_count())
+
+
+def own_stream(device: torch.device, lane: int = 0) -> AbstractContextManager[object]:
+    """Around what a lane does on a GPU: in its own stream, not the default one, which cannot be captured."""
+    return torch.cuda.stream(_stream(device, lane)) if device.type == "cuda" else nullcontext()
+
+
+@cache
+def _stream(device: torch.device, lane: int) -> torch.cuda.Stream:
+    """A lane keeps its stream: freed memory is used again in the stream in which it was used."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def repeatable(device: torch.device, on: bool) -> Iterator[None]:
+    """Around operations that are to repeat to the bit on a GPU; torch keeps this switch for the whole process."""
+    if not on or device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at a process's first matrix product
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

@@ -8,7 +8,7 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,10 +16,12 @@ import torch
 from tuner.spec.config import TrialConfig
 from tuner.training import checkpoint
 from tuner.training.course import Diverged, Member
+from tuner.training.device import own_stream
 from tuner.training.evaluation import batch_size
 from tuner.training.machine import peak_memory
 from tuner.training.preflight import DryRun
 from tuner.training.state import State
+from tuner.training.turns import Turns
 
 TIMED_STEPS = 50  # of a pass at most: fast ones should come to where further data is fetched, beside that in use
 PASS_SECONDS = 0.4  # after which no further step of a pass is made, however few there were
@@ -67,7 +69,7 @@ def bfloat16_gain(config: TrialConfig, data_folder: Path, device: torch.device) 
 
 
 def _seconds_of_step(
-    a_pass: Generator[None, None, object],
+    a_pass: Turns[object],
     device: torch.device,
     *,
     steps: int = TIMED_STEPS,
@@ -80,7 +82,7 @@ def _seconds_of_step(
     clock = time.process_time if device.type == "cpu" else time.monotonic
     end = time.monotonic() + PASS_SECONDS
     times = [clock()]
-    with contextlib.suppress(Diverged), contextlib.closing(a_pass):
+    with own_stream(device), contextlib.suppress(Diverged), contextlib.closing(a_pass):
         for _ in itertools.islice(a_pass, steps):
             if device.type == "cuda":
                 torch.cuda.synchronize(device)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import torch
 
 from tuner.spec.config import TrialConfig
 from tuner.spec.stacking import Engine, shape_of
+from tuner.training.captured import EAGER_STEPS
 from tuner.training.course import Member
+from tuner.training.device import own_stream
+from tuner.training.errors import is_out_of_memory
 from tuner.training.stack import Stack
 from tuner.training.state import State
+from tuner.training.turns import Turn, Turns
 
+UNTIMED_STEPS = {"cpu": 2}  # the first ones allocate memory and choose algorithms,
+UNTIMED_CAPTURED_STEPS = EAGER_STEPS + 1  # and on a GPU one is captured
 TIMED_STEPS = 4
 MOST_MEMBERS = 128
 LONGEST_STEP = 0.05  # seconds: where a step takes so long, more members no longer save overhead
@@ -26,7 +34,8 @@ def measure(configs: Sequence[TrialConfig], data_folder: Path, device: torch.dev
     """The engine for trials like these, all stackable, the first ones of a study.
 
     A trial that finds no companion of its shape has a silent one and costs more in a stack than singly: what counts is
-    the sum over these trials, each with those of its shape beside it. Raises InfeasibleModel, DataError.
+    the sum over these trials, each with those of its shape beside it. On a GPU too, one network is measured at a time:
+    what it gains by lanes is not known. Raises InfeasibleModel, DataError.
     """
     shapes = Counter(shape_of(config) for config in configs)
     (commonest, _), *_ = shapes.most_common()
@@ -46,8 +55,12 @@ def _costs(config: TrialConfig, data_folder: Path, device: torch.device, single:
     costs: dict[int, float] = {}
     members, best = 1, float("inf")
     while members <= MOST_MEMBERS:
-        stack = Stack([_member(config, number) for number in range(members)], data_folder, device)
-        step = _seconds_a_step(stack)
+        try:
+            step = _seconds_a_step(Stack([_member(config, number) for number in range(members)], data_folder, device))
+        except (MemoryError, RuntimeError) as error:
+            if not costs or not is_out_of_memory(error):
+                raise
+            break
         cost = step / members
         if members > 2 and cost > WORTHWHILE * best:
             break
@@ -68,16 +81,23 @@ def _member(config: TrialConfig, number: int) -> Member:
 
 
 def _seconds_a_step(network: State | Stack) -> float:
-    """The least of a few; the first two allocate memory and choose algorithms."""
-    seconds = []
-    steps = network.train()
-    for _ in range(2 + TIMED_STEPS):
-        began = time.perf_counter()
-        if next(steps, "over") == "over":
-            steps = network.train()
-            next(steps)
-        if network.device.type == "cuda":
-            torch.cuda.synchronize(network.device)
-        seconds.append(time.perf_counter() - began)
-    steps.close()
-    return min(seconds[2:])
+    """The least of a few."""
+    untimed = UNTIMED_STEPS.get(network.device.type, UNTIMED_CAPTURED_STEPS)
+    seconds: list[float] = []
+    with own_stream(network.device):
+        while len(seconds) < untimed + TIMED_STEPS:
+            with closing(network.train()) as turns:
+                seconds += itertools.islice(_timed(turns, network.device), untimed + TIMED_STEPS - len(seconds))
+    return min(seconds[untimed:])
+
+
+def _timed(turns: Turns[object], device: torch.device) -> Iterator[float]:
+    """Seconds of each step of a pass."""
+    began = time.perf_counter()
+    for turn in turns:
+        if turn is Turn.STEPPED:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            now = time.perf_counter()
+            yield now - began
+            began = now

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import nn
@@ -16,8 +14,7 @@ from tuner.training.metrics import METRICS, Means
 from tuner.training.models import build, with_weights
 from tuner.training.randomness import CPU
 from tuner.training.resident import Resident
-
-Answer = TypeVar("Answer")
+from tuner.training.turns import Turn, Turns, done, finish
 
 # Examples at a time. On a CPU activations should stay in its cache: of a CNN on Fashion-MNIST 256 at once take
 # twice as long as 64.
@@ -29,7 +26,7 @@ def batch_size(device: torch.device) -> int:
     return BATCH.get(device.type, LARGE_BATCH)
 
 
-def evaluation(model: nn.Module, part: Resident, task: Task) -> Generator[None, None, list[dict[str, float]]]:
+def evaluation(model: nn.Module, part: Resident, task: Task) -> Turns[list[dict[str, float]]]:
     """Metrics of the task, means over the part's examples, for this one model; a batch at a time."""
     model.eval()
     device = part.targets.device
@@ -38,7 +35,8 @@ def evaluation(model: nn.Module, part: Resident, task: Task) -> Generator[None, 
         with torch.inference_mode():  # not around the loop: whoever takes the steps may do others between them
             metrics = METRICS[task](model(inputs), targets)
             means.add({name: values.sum() for name, values in metrics.items()}, len(targets))
-        yield
+        yield Turn.STEPPED
+    yield from done(device)
     return means.read()
 
 
@@ -54,13 +52,3 @@ def score(
 def evaluate(model: nn.Module, part: Resident, task: Task) -> dict[str, float]:
     """The same at once."""
     return finish(evaluation(model, part, task))[0]
-
-
-def finish(steps: Generator[None, None, Answer]) -> Answer:
-    """Takes all steps, one after the other."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            answer: Answer = end.value
-            return answer

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import torch
 
@@ -25,13 +24,13 @@ from tuner.training.models import parameter_count
 from tuner.training.progress import Phase, Progress, Result, Run, Stop
 from tuner.training.stack import Stack
 from tuner.training.state import State
+from tuner.training.turns import Answer, Turn, Turns
 
 log = logging.getLogger("tuner.training")
 
 CHECKPOINT_SECONDS = 2.0  # of work: at most so much, or one epoch if it is longer, is ever repeated
 
 Joining = Callable[[], Sequence[Run]]  # runs that have arrived meanwhile; it does not wait for them
-Answer = TypeVar("Answer")
 
 
 class Network(Protocol):
@@ -40,9 +39,9 @@ class Network(Protocol):
     @property
     def courses(self) -> list[Course]: ...
 
-    def train(self) -> Generator[None, None, list[float]]: ...
+    def train(self) -> Turns[list[float]]: ...
 
-    def evaluate(self) -> Generator[None, None, list[dict[str, float]]]: ...
+    def evaluate(self) -> Turns[list[dict[str, float]]]: ...
 
     def weights(self, course: Course) -> Weights: ...
 
@@ -56,7 +55,7 @@ def train(
 ) -> None:
     """Trains runs of one study on prepared data, and those that `joining` gives meanwhile, until all have ended.
 
-    Those of one shape train together as a stack; others wait for their turn.
+    It is one lane on a CPU: those of one shape train together as a stack; others wait for their turn.
 
     A run is asked whether to stop, and `progress` ticks, at every step. Each epoch is reported, with the path of its
     checkpoint (below the run's folder) where one was due: so often that no CHECKPOINT_SECONDS of work are without one,
@@ -66,7 +65,7 @@ def train(
     What is a trial's own fault is an outcome: DIVERGED, OUT_OF_MEMORY, INFEASIBLE. Raises ArtifactError for
     checkpoints that cannot be read or written, DataError for data that cannot be read.
     """
-    for _ in Lane(data_folder, device, joining, progress).steps(runs):
+    for _ in Lane(data_folder, device, joining, progress).turns(runs):
         pass
 
 
@@ -82,7 +81,7 @@ class _Trial:
 
 
 class Lane:
-    """Trains one network after the other. Several lanes can take turns in one process, a step at a time."""
+    """Trains one network after the other. Several lanes can take turns in one process (see `lanes`)."""
 
     def __init__(self, data_folder: Path, device: torch.device, joining: Joining, progress: Progress) -> None:
         self._data_folder = data_folder
@@ -93,16 +92,14 @@ class Lane:
         self._trials: list[_Trial] = []  # of the network that trains now, in the order of its courses
         self._parameters = 0
 
-    def steps(self, runs: Sequence[Run]) -> Iterator[None]:
+    def turns(self, runs: Sequence[Run]) -> Turns[None]:
         """Trains the runs, and those that join, until all have ended; gives way after each step."""
         self._waiting += runs
         while self._waiting:
-            first = self._waiting.pop(0)
-            with _repeatable(first.config.training.deterministic and self._device.type == "cuda"):
-                yield from self._train(first)
+            yield from self._train(self._waiting.pop(0))
             self._waiting += self._joining()
 
-    def _train(self, first: Run) -> Iterator[None]:
+    def _train(self, first: Run) -> Turns[None]:
         """Trains a run with all that can train beside it, and those that join them."""
         self._progress.enter(Phase.START)
         self._trials = [_Trial(run=first)]
@@ -140,7 +137,7 @@ class Lane:
             _resume(network, trial)
         return network
 
-    def _train_epoch(self, network: Network) -> Iterator[None]:
+    def _train_epoch(self, network: Network) -> Turns[None]:
         began = time.monotonic()
         self._progress.enter(Phase.TRAIN)
         losses = yield from self._watched(network.train())
@@ -175,18 +172,20 @@ class Lane:
         if last or stop is Stop.AFTER_EPOCH:
             self._end(trial, Outcome.COMPLETE if last else None)
 
-    def _watched(self, steps: Generator[None, None, Answer]) -> Generator[None, None, Answer]:
-        """Looks both ways at every step: says that the training lives, and asks whether any trial should go on."""
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                answer: Answer = end.value
-                return answer
-            self._progress.tick()
-            if all(trial.run.stop() is Stop.NOW for trial in self._trials):
-                raise _Stopped
-            yield
+    def _watched(self, turns: Turns[Answer]) -> Turns[Answer]:
+        """Looks both ways at every turn: says that the training lives, and asks whether any trial should go on."""
+        with closing(turns):
+            while True:
+                try:
+                    turn = next(turns)
+                except StopIteration as end:
+                    answer: Answer = end.value
+                    return answer
+                if turn is Turn.STEPPED:
+                    self._progress.tick()
+                if all(trial.run.stop() is Stop.NOW for trial in self._trials):
+                    raise _Stopped
+                yield turn
 
     def _exchange(self, stack: Stack) -> None:
         """Between two epochs: those that have ended leave the stack, and others join it."""
@@ -248,18 +247,3 @@ def _resume(network: Network, trial: _Trial) -> None:
         raise ArtifactError(f"the checkpoint {path} is of another configuration, seed or data set")
     network.restore(trial.course, kept)
     trial.epochs = kept.epoch
-
-
-@contextmanager
-def _repeatable(on: bool) -> Iterator[None]:
-    """Only operations that repeat to the bit on a GPU; torch keeps this switch for the whole process."""
-    if not on:
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at a process's first matrix product
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)

@@ -27,26 +27,48 @@ def _eager(kind: type[Kind]) -> type[Kind]:
 SGD, Adam, AdamW, RMSprop = _eager(optim.SGD), _eager(optim.Adam), _eager(optim.AdamW), _eager(optim.RMSprop)
 
 
-def _sgd(parameters: Parameters, config: TrainingConfig, fused: bool) -> Optimizer:
+def _sgd(parameters: Parameters, config: TrainingConfig, device: torch.device) -> Optimizer:
     return SGD(
-        parameters, config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused
+        parameters,
+        config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        fused=device.type in FUSED,
     )
 
 
-def _adam(parameters: Parameters, config: TrainingConfig, fused: bool) -> Optimizer:
-    return Adam(parameters, config.learning_rate, weight_decay=config.weight_decay, fused=fused)
+def _adam(parameters: Parameters, config: TrainingConfig, device: torch.device) -> Optimizer:
+    return Adam(
+        parameters,
+        config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=device.type in FUSED,
+        capturable=device.type == "cuda",
+    )
 
 
-def _adamw(parameters: Parameters, config: TrainingConfig, fused: bool) -> Optimizer:
-    return AdamW(parameters, config.learning_rate, weight_decay=config.weight_decay, fused=fused)
+def _adamw(parameters: Parameters, config: TrainingConfig, device: torch.device) -> Optimizer:
+    return AdamW(
+        parameters,
+        config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=device.type in FUSED,
+        capturable=device.type == "cuda",
+    )
 
 
-def _rmsprop(parameters: Parameters, config: TrainingConfig, fused: bool) -> Optimizer:
+def _rmsprop(parameters: Parameters, config: TrainingConfig, device: torch.device) -> Optimizer:
     # torch has no fused one
-    return RMSprop(parameters, config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
+    return RMSprop(
+        parameters,
+        config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        capturable=device.type == "cuda",
+    )
 
 
-OPTIMIZERS: dict[str, Callable[[Parameters, TrainingConfig, bool], Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[[Parameters, TrainingConfig, torch.device], Optimizer]] = {
     "sgd": _sgd,
     "adam": _adam,
     "adamw": _adamw,
@@ -55,5 +77,8 @@ OPTIMIZERS: dict[str, Callable[[Parameters, TrainingConfig, bool], Optimizer]] =
 
 
 def build_optimizer(model: nn.Module, config: TrainingConfig, device: torch.device) -> Optimizer:
-    """Weight decay is each optimizer's own: decoupled for adamw, an L2 term in the gradient for the others."""
-    return OPTIMIZERS[config.optimizer](model.parameters(), config, device.type in FUSED)
+    """Weight decay is each optimizer's own: decoupled for adamw, an L2 term in the gradient for the others.
+
+    On a GPU steps are counted in its memory, so that they can be captured (`capturable`; SGD counts none).
+    """
+    return OPTIMIZERS[config.optimizer](model.parameters(), config, device)

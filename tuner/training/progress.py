@@ -48,6 +48,10 @@ class Run(Protocol):
     def number(self) -> int: ...
 
     @property
+    def lane(self) -> int:
+        """Runs of one lane may train as one network; those of several take turns, where the device gains by it."""
+
+    @property
     def folder(self) -> Path:
         """For its checkpoints."""
 

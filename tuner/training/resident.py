@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from tuner.training.data.dataset import DataInfo, Part
+from tuner.training import data
+from tuner.training.data import DataInfo, Part, PartName
 from tuner.training.models.layers import Normalise
 
 CHUNK_BYTES = 8 * 2**20  # of normalised inputs: small enough to stay in a processor's cache, large enough to pay
+SHARED_PARTS = 4  # kept on GPUs: training and validation part of two data sets
 
 
 class Resident:
@@ -42,3 +46,24 @@ class Resident:
                 chosen = order[start : start + chunk]
                 raw, targets = self.inputs.index_select(0, chosen), self.targets.index_select(0, chosen)
             yield from zip(torch.split(self.normalise(raw), size), torch.split(targets, size), strict=True)
+
+    def gather(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised inputs and targets of chosen examples."""
+        return self.normalise(self.inputs.index_select(0, chosen)), self.targets.index_select(0, chosen)
+
+
+def resident(data_folder: Path, part: PartName, device: torch.device) -> Resident:
+    """A part of a prepared data set; all networks of a process share one in a GPU's memory. Raises DataError."""
+    load = _shared if device.type == "cuda" else _load
+    return load(data_folder, part, data.info(data_folder).digest, device)
+
+
+def _load(data_folder: Path, part: PartName, digest: str, device: torch.device) -> Resident:
+    return Resident(data.part(data_folder, part), data.info(data_folder), device)
+
+
+@lru_cache(SHARED_PARTS)
+def _shared(data_folder: Path, part: PartName, digest: str, device: torch.device) -> Resident:
+    loaded = _load(data_folder, part, digest, device)
+    torch.cuda.current_stream().synchronize()  # other streams are to read it
+    return loaded

@@ -6,7 +6,7 @@ depend on its companions, to the bit, so that which trials train together change
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,17 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from tuner.training import data
+from tuner.training.captured import Index, steps_on
 from tuner.training.checkpoint import Checkpoint
 from tuner.training.course import Course, Member, Weights
 from tuner.training.evaluation import batch_size
 from tuner.training.metrics import GRADIENTS, METRICS, Means
 from tuner.training.models import build, build_stacked, materialise
 from tuner.training.models.stacked import BatchNorm, Dropout, FlattenMap, multiples
-from tuner.training.resident import Resident
+from tuner.training.resident import resident
 from tuner.training.stack_batches import StackBatch, StackBatches
 from tuner.training.stack_optimizers import STACK_OPTIMIZERS
 from tuner.training.stack_rows import Rows, parameters_of, statistics_of
 from tuner.training.state import check_batches, epoch_order
+from tuner.training.turns import Turn, Turns, done
 
 
 @dataclass(kw_only=True)
@@ -36,6 +38,7 @@ class _Row:
     weights: Tensor  # (width,)
     moments: list[Tensor]  # (width,) each: the optimizer's
     statistics: list[Tensor]  # of batch norms
+    noise: torch.Generator
     steps: int = 0  # taken in all its epochs
 
 
@@ -53,8 +56,8 @@ class Stack:
         self._batch_norm = any(isinstance(layer, BatchNorm) for layer in network.layers)
         check_batches(self._batch_norm, min(config.training.batch_size, self.info.sizes["train"]))
         self._optimizer_type = STACK_OPTIMIZERS[config.training.optimizer]
-        self.train_part = Resident(data.part(data_folder, "train"), self.info, device)
-        self.validation_part = Resident(data.part(data_folder, "validation"), self.info, device)
+        self.train_part = resident(data_folder, "train", device)
+        self.validation_part = resident(data_folder, "validation", device)
         self._rows: list[_Row] = []
         for member in members:
             self.add(member)
@@ -110,6 +113,7 @@ class Stack:
             weights=self._layout.pack(parameters_of(network, state)).to(self.device),
             moments=[moment.to(self.device) for moment in moments],
             statistics=[value.to(self.device) for value in statistics_of(state)],
+            noise=torch.Generator(self.device),
             steps=steps,
         )
 
@@ -128,35 +132,41 @@ class Stack:
         norms = [layer for layer in self._network.layers if isinstance(layer, BatchNorm)]
         for norm, mean, variance in zip(norms, statistics[::2], statistics[1::2], strict=True):
             norm.mean, norm.variance = mean, variance
+        silent = [None] * (count - len(self._rows))
         for layer in self._network.layers:
             if isinstance(layer, FlattenMap):
                 layer.multiple = self._multiples.rows
+            if isinstance(layer, Dropout):
+                layer.p = [*(row.course.config.model.dropout for row in self._rows), *(0.0 for _ in silent)]
+                layer.generators = [*self.generators, *silent]
         for index, row in enumerate(self._rows):  # from now on, views
             row.weights = self._weights[index]
             row.moments = [moment[index] for moment in moments]
             row.statistics = [statistic[index] for statistic in statistics]
         self._shares_of: dict[int, Tensor] = {}
+        self._totals = torch.zeros(count, dtype=torch.float64, device=self.device)  # of the losses of a pass
         self._batches = StackBatches(count, maps=self.config.model.family == "cnn", multiple=self._multiples.rows)
+        self.steps = steps_on(self.device)
         self._assembled = True
 
     # --- passes ------------------------------------------------------------------------------------------------------
 
-    def train(self) -> Generator[None, None, list[float]]:
+    def train(self) -> Turns[list[float]]:
         """One pass over the training part, each member in an order of its own; a step at a time. The mean losses."""
         size = self.config.training.batch_size
-        self.begin_pass(-(-len(self.train_part) // size))
+        if not self._assembled:
+            self._assemble()
         orders = [epoch_order(row.course, len(self.train_part), size, self._batch_norm) for row in self._filled]
-        means = Means(len(self._filled), self.device)
-        batches = self._batches.shuffled(self.train_part, torch.stack(orders), size)
-        for index, batch in enumerate(batches):
-            losses = self.step(batch, index)
-            means.add({"loss": losses[:, : batch.count].sum(1)}, batch.count)
-            yield
+        examples = len(orders[0])
+        steps = -(-examples // size)
+        self.begin_pass(steps)
+        yield from self.steps.one_pass(self, torch.stack(orders), size)
         for row in self._rows:
-            row.steps += index + 1
-        return [mean["loss"] for mean in means.read()[: len(self._rows)]]
+            row.steps += steps
+        yield from done(self.device)
+        return self._totals.div(examples).tolist()[: len(self._rows)]
 
-    def evaluate(self) -> Generator[None, None, list[dict[str, float]]]:
+    def evaluate(self) -> Turns[list[dict[str, float]]]:
         """Metrics of each member on the validation part, a batch at a time."""
         self._network.train(False)
         means = Means(len(self._filled), self.device)
@@ -166,31 +176,38 @@ class Stack:
                 metrics = METRICS[self.info.task](outputs.flatten(0, 1), batch.targets.flatten(0, 1))
                 by_member = {name: values.view(len(self._filled), -1) for name, values in metrics.items()}
                 means.add({name: values[:, : batch.count].sum(1) for name, values in by_member.items()}, batch.count)
-            yield
+            yield Turn.STEPPED
+        yield from done(self.device)
         return means.read()[: len(self._rows)]
 
     def begin_pass(self, steps: int) -> None:
         """Sets the network to training, with the noise of each member's coming epoch, for so many steps."""
-        if not self._assembled:
-            self._assemble()
-        silent = [None] * (len(self._filled) - len(self._rows))
-        noise = [row.course.randomness.generator("dropout", row.course.epoch + 1, self.device) for row in self._rows]
-        shares = [row.course.config.model.dropout for row in self._rows]
-        for layer in self._network.layers:
-            if isinstance(layer, Dropout):
-                layer.p = [*shares, *(0.0 for _ in silent)]
-                layer.generators = [*noise, *silent]
+        for row in self._rows:
+            row.noise.manual_seed(row.course.randomness.seed_of("dropout", row.course.epoch + 1))
         self._network.train(True)
+        self._totals.zero_()
         self._optimizer.begin([row.steps for row in self._filled], steps)
 
+    @property
+    def generators(self) -> list[torch.Generator]:
+        return [row.noise for row in self._rows]
+
+    def batches(self, orders: Tensor, size: int) -> Iterator[StackBatch]:
+        return self._batches.shuffled(self.train_part, orders, size)
+
+    def gather(self, chosen: Tensor) -> StackBatch:
+        return self._batches.gather(self.train_part, chosen)
+
     @torch.inference_mode()
-    def step(self, batch: StackBatch, index: int) -> Tensor:
-        """Learns from one batch, the `index`th of a pass; the losses of its examples (members, rows)."""
+    def learn(self, batch: StackBatch, index: Index) -> None:
         outputs = self._network.forward(batch.inputs)
         losses, gradient = GRADIENTS[self.info.task](outputs, batch.targets, self._shares(batch))
         self._network.backward(gradient)
         self._optimizer.step(self._weights, self._gradients, index)
-        return losses
+        self._totals.add_(losses[:, : batch.count].sum(1))
+
+    def check(self) -> None:
+        """A member that diverges is no reason to stop the others: it ends with its epoch."""
 
     def _shares(self, batch: StackBatch) -> Tensor:
         """What each example counts in its member's mean: rows beyond the batch's count nothing."""

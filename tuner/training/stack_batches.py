@@ -40,6 +40,11 @@ class StackBatches:
         if whole < orders.shape[1]:
             yield from self._gathered(part, orders[:, None, whole:])
 
+    def gather(self, part: Resident, chosen: Tensor) -> StackBatch:
+        """Of chosen examples (members, n)."""
+        (batch,) = self._gathered(part, chosen.unsqueeze(1))
+        return batch
+
     def shared(self, part: Resident, size: int) -> Iterator[StackBatch]:
         """`size` examples at a time as they are stored, the same for every member."""
         for start in range(0, len(part), size):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tuner.spec.config import TrainingConfig
+from tuner.training.captured import Index
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # torch's defaults, which the single engine uses as well
 
@@ -23,7 +24,7 @@ class StackOptimizer(Protocol):
     def begin(self, taken: Sequence[int], steps: int) -> None:
         """Before so many steps, for members that have taken so many before."""
 
-    def step(self, weights: Tensor, gradients: Tensor, index: int) -> None:
+    def step(self, weights: Tensor, gradients: Tensor, index: Index) -> None:
         """The `index`th step since `begin`; both matrices are (members, width). Gradients are not needed after it."""
 
 
@@ -41,7 +42,7 @@ class Sgd:
     def begin(self, taken: Sequence[int], steps: int) -> None:
         pass
 
-    def step(self, weights: Tensor, gradients: Tensor, index: int) -> None:
+    def step(self, weights: Tensor, gradients: Tensor, index: Index) -> None:
         (velocity,) = self.moments
         gradients.addcmul_(weights, self._decay)
         velocity.mul_(self._momentum).add_(gradients)
@@ -59,6 +60,7 @@ class Adam:
         self._decays = torch.tensor([config.weight_decay for config in configs], dtype=torch.float64).unsqueeze(1)
         self._decay = self._decays.to(moments[0])
         self._squares = torch.empty_like(moments[0])
+        self._scales = self._offsets = torch.empty(0)
 
     def begin(self, taken: Sequence[int], steps: int) -> None:
         # Bias corrections of all the steps to come: (steps, members, 1). weights -= rate / c1 * m / (sqrt(v / c2) +
@@ -67,15 +69,15 @@ class Adam:
         correction1 = 1.0 - torch.tensor(BETA1, dtype=torch.float64) ** count
         correction2 = 1.0 - torch.tensor(BETA2, dtype=torch.float64) ** count
         descent = -self._rates / correction1
-        self._scales = (1.0 / (correction2.sqrt() * descent)).to(self.moments[0])
-        self._offsets = (EPSILON / descent).to(self.moments[0])
+        self._scales = _over(self._scales, (1.0 / (correction2.sqrt() * descent)).to(self.moments[0]))
+        self._offsets = _over(self._offsets, (EPSILON / descent).to(self.moments[0]))
 
-    def step(self, weights: Tensor, gradients: Tensor, index: int) -> None:
+    def step(self, weights: Tensor, gradients: Tensor, index: Index) -> None:
         mean, square = self.moments
         self.decay(weights, gradients)
         mean.lerp_(gradients, 1.0 - BETA1)
         square.mul_(BETA2).addcmul_(gradients, gradients, value=1.0 - BETA2)
-        torch.sqrt(square, out=self._squares).mul_(self._scales[index]).add_(self._offsets[index])
+        torch.sqrt(square, out=self._squares).mul_(_at(self._scales, index)).add_(_at(self._offsets, index))
         weights.addcdiv_(mean, self._squares)
 
     def decay(self, weights: Tensor, gradients: Tensor) -> None:
@@ -98,3 +100,13 @@ STACK_OPTIMIZERS: dict[str, type[Sgd] | type[Adam]] = {"sgd": Sgd, "adam": Adam,
 
 def _column(like: Tensor, values: Sequence[float]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64).unsqueeze(1).to(like)
+
+
+def _at(table: Tensor, index: Index) -> Tensor:
+    """Its row of that index, which a captured step has to read from the device."""
+    return table[index] if isinstance(index, int) else table.index_select(0, index)[0]
+
+
+def _over(old: Tensor, new: Tensor) -> Tensor:
+    """The new values, in the place of the old ones where they fit: captured steps read them there."""
+    return old.copy_(new) if old.shape == new.shape else new

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from tuner.training import data
+from tuner.training.captured import Index, steps_on
 from tuner.training.checkpoint import Checkpoint
 from tuner.training.course import Course, Member, Weights
 from tuner.training.errors import InfeasibleModel
@@ -18,9 +19,10 @@ from tuner.training.models import build, materialise
 from tuner.training.models.layers import Dropout
 from tuner.training.optimizers import build_optimizer
 from tuner.training.precision import Bfloat16Weights
-from tuner.training.resident import Resident
+from tuner.training.resident import resident
+from tuner.training.turns import Turns, done
 
-CHECK_STEPS = 100  # between two looks at whether the loss is finite; a look makes the host wait for the device
+Batch = tuple[Tensor, Tensor]  # inputs and targets
 
 
 class State:
@@ -41,8 +43,14 @@ class State:
         self.bfloat16 = Bfloat16Weights(self.model) if self.config.training.precision == "bfloat16" else None
         self.computing = self.bfloat16.computing if self.bfloat16 else self.model
         self.loss = LOSSES[self.info.task]
-        self.train_part = Resident(data.part(data_folder, "train"), self.info, device)
-        self.validation_part = Resident(data.part(data_folder, "validation"), self.info, device)
+        self.train_part = resident(data_folder, "train", device)
+        self.validation_part = resident(data_folder, "validation", device)
+        self.total = torch.zeros((), dtype=torch.float64, device=device)  # of the losses of a pass
+        self.generators = [torch.Generator(device)]
+        for module in self.computing.modules():
+            if isinstance(module, Dropout):
+                (module.generator,) = self.generators
+        self.steps = steps_on(device)
 
     @property
     def courses(self) -> list[Course]:
@@ -51,7 +59,8 @@ class State:
     def restore(self, course: Course, kept: Checkpoint) -> None:
         course.restore(kept)
         self.model.load_state_dict(kept.model)
-        self.optimizer.load_state_dict(dict(kept.optimizer))
+        ours = self.optimizer.state_dict()  # its groups say how it works on this kind of device
+        self.optimizer.load_state_dict({**ours, "state": kept.optimizer["state"]})
         if self.bfloat16:
             self.bfloat16.refresh()
 
@@ -61,7 +70,7 @@ class State:
     def weights(self, course: Course) -> Weights:
         return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
-    def train(self) -> Generator[None, None, list[float]]:
+    def train(self) -> Turns[list[float]]:
         """One pass over the training part, in an order of its own; a step at a time. The mean loss.
 
         Raises Diverged.
@@ -69,28 +78,29 @@ class State:
         size = self.config.training.batch_size
         order = epoch_order(self.course, len(self.train_part), size, self.batch_norm)
         self.begin_pass()
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for step, (inputs, targets) in enumerate(self.train_part.batches(size, order.to(self.device)), start=1):
-            total.add_(self.step(inputs, targets), alpha=len(targets))
-            if step % CHECK_STEPS == 0:
-                self.course.check("train_loss", total.item())
-            yield
-        return [total.item() / len(order)]
+        yield from self.steps.one_pass(self, order, size)
+        yield from done(self.device)
+        return [self.total.item() / len(order)]
 
-    def evaluate(self) -> Generator[None, None, list[dict[str, float]]]:
+    def evaluate(self) -> Turns[list[dict[str, float]]]:
         """Metrics on the validation part, a batch at a time."""
         return (yield from evaluation(self.computing, self.validation_part, self.info.task))
 
     def begin_pass(self) -> None:
         """Sets the model to training, with the noise of the coming epoch."""
-        noise = self.course.randomness.generator("dropout", self.course.epoch + 1, self.device)
-        for module in self.computing.modules():
-            if isinstance(module, Dropout):
-                module.generator = noise
+        (noise,) = self.generators
+        noise.manual_seed(self.course.randomness.seed_of("dropout", self.course.epoch + 1))
         self.computing.train()
+        self.total.zero_()
 
-    def step(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Learns from one batch; the mean loss of its examples, still on the device."""
+    def batches(self, orders: Tensor, size: int) -> Iterator[Batch]:
+        return self.train_part.batches(size, orders.to(self.device))
+
+    def gather(self, chosen: Tensor) -> Batch:
+        return self.train_part.gather(chosen)
+
+    def learn(self, batch: Batch, index: Index) -> None:
+        inputs, targets = batch
         loss = self.loss(self.computing(inputs), targets)
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -99,7 +109,10 @@ class State:
         self.optimizer.step()
         if self.bfloat16:
             self.bfloat16.refresh()
-        return loss.detach()
+        self.total.add_(loss.detach(), alpha=len(targets))
+
+    def check(self) -> None:
+        self.course.check("train_loss", self.total.item())
 
 
 def check_batches(batch_norm: bool, size: int) -> None:

@@ -11,10 +11,9 @@ import torch
 from tuner.settings import read_settings
 from tuner.spec.config import DataConfig, TrialConfig
 from tuner.spec.stacking import Engine
-from tuner.training import engine
+from tuner.training import engine, lanes, loop
 from tuner.training.data import prepare
 from tuner.training.device import choose_device
-from tuner.training.loop import train
 from tuner.training.progress import Phase, Progress, Run
 from tuner.training.warmup import warm_up
 
@@ -34,9 +33,14 @@ class TorchTraining:
         return str(self._device)
 
     def __call__(self, runs: Sequence[Run], joining: Callable[[], Sequence[Run]], progress: Progress) -> None:
-        progress.enter(Phase.PREPARE)
-        data_folder = _prepared(runs[0].config.data)  # of one study, all of them
-        train(runs, data_folder, device=self._device, joining=joining, progress=progress)
+        def data_folder(config: TrialConfig) -> Path:
+            progress.enter(Phase.PREPARE)
+            return _prepared(config.data)
+
+        if self._device.type == "cuda":
+            lanes.train(runs, data_folder, device=self._device, joining=joining, progress=progress)
+        else:  # of one study, all of them
+            loop.train(runs, data_folder(runs[0].config), device=self._device, joining=joining, progress=progress)
 
     def measure(self, configs: Sequence[TrialConfig]) -> Engine:
         return engine.measure(configs, _prepared(configs[0].data), self._device)
