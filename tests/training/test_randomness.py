@@ -62,7 +62,7 @@ def test_each_epoch_has_noise_of_its_own(state: State) -> None:
     inputs = torch.ones(16, 1, 8, 8)
 
     def outputs(epoch: int) -> torch.Tensor:
-        state.epoch = epoch - 1
+        state.course.epoch = epoch - 1
         state.begin_pass()
         return state.model(inputs)
 

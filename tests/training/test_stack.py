@@ -203,17 +203,17 @@ def test_an_impossible_shape_ends_all_its_trials(trial_config: Any, images: Path
     assert [run.result.outcome for run in runs] == [Outcome.INFEASIBLE] * 2
 
 
-def test_where_companions_matter_after_all_each_trains_in_a_pair(
+def test_where_companions_matter_after_all_each_trains_alone(
     together: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     alone = together("cnn", [2])[0]
-    monkeypatch.setattr(agreement, "_largest_agreed", {})
+    monkeypatch.setattr(agreement, "_agreed", {})
     equal = torch.equal
     monkeypatch.setattr(torch, "equal", lambda one, other: False)
     with caplog.at_level(logging.WARNING):
         runs = together("cnn", [0, 1, 2])
     monkeypatch.setattr(torch, "equal", equal)
-    assert "none train together" in caplog.text
+    assert "they train alone" in caplog.text
     assert all(run.result.outcome is Outcome.COMPLETE for run in runs)
     assert runs[2].curve == alone.curve
 
