@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tuner.spec.config import TrialConfig
 from tuner.training import checkpoint, data
+from tuner.training.batches import open_part
 from tuner.training.checkpoint import Best, Checkpoint
 from tuner.training.errors import InfeasibleModel
 from tuner.training.evaluation import evaluate
@@ -21,7 +22,6 @@ from tuner.training.models.layers import Dropout
 from tuner.training.optimizers import build_optimizer
 from tuner.training.progress import Epoch
 from tuner.training.randomness import Randomness
-from tuner.training.resident import Resident
 
 CHECK_STEPS = 100  # between two looks at whether the loss is finite; a look makes the host wait for the device
 
@@ -58,8 +58,8 @@ class State:
         self.model = materialise(model, self.randomness.generator("weights")).to(device)
         self.optimizer = build_optimizer(self.model, self.config.training, device)
         self.loss = LOSSES[self.info.task]
-        self.train_part = Resident(data.part(data_folder, "train"), self.info, device)
-        self.validation_part = Resident(data.part(data_folder, "validation"), self.info, device)
+        self.train_part = open_part(data.part(data_folder, "train"), self.info, device)
+        self.validation_part = open_part(data.part(data_folder, "validation"), self.info, device)
 
         self.epoch = 0  # epochs finished
         self.best: Best | None = None

@@ -1,0 +1,41 @@
+"""Where the batches of a training come from: data that lies in memory whole, or that is streamed from its file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from tuner.training.data.dataset import DataInfo, Part
+from tuner.training.memory import data_memory
+from tuner.training.resident import Resident
+from tuner.training.streamed import Streamed
+
+
+class Batches(Protocol):
+    """A part of a data set, as a training sees it."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def resident(self) -> bool:
+        """Whether any example is at hand at any time: several members of a stack gather each their own."""
+
+    def __len__(self) -> int:
+        """Examples."""
+
+    def batches(self, size: int, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Normalised inputs and targets, `size` examples at a time, in the given order or as they are stored.
+
+        The last batch holds what remains. Nothing goes on behind the back of whoever drops it before its end.
+        Raises DataError.
+        """
+
+
+def open_part(part: Part, info: DataInfo, device: torch.device) -> Batches:
+    """Kept in memory whole where it fits, else streamed: the same batches to the bit. Raises InvalidInput."""
+    fits = part.inputs.nbytes + part.targets.nbytes <= data_memory(device)
+    return Resident(part, info, device) if fits else Streamed(part, info, device)
