@@ -16,13 +16,14 @@ from torch.utils.dlpack import from_dlpack
 from tuner.errors import DataError
 from tuner.training.data.dataset import DataInfo, Part
 from tuner.training.models.layers import Normalise
+from tuner.training.read_ahead import will_need
 from tuner.training.resident import chunk_size
 
 CHUNKS_AHEAD = 2  # of resident.CHUNK_BYTES, read or being read while another one is trained on
 
 # A page that is touched brings its neighbours into the process's memory, 64 KB of them where the system has them at
-# hand. After so many examples all are let go of: at most 64 MB are mapped.
-MAPPED_EXAMPLES = 1024
+# hand. After so many examples all are let go of: at most 16 MB are mapped, unless examples are larger than that.
+MAPPED_EXAMPLES = 256
 
 
 class Streamed:
@@ -40,13 +41,13 @@ class Streamed:
 
     def batches(self, size: int, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """As `Batches` has it. Raises DataError where a file was cut short since it was opened."""
-        self._inputs.expect(random=order is not None)
-        self._targets.expect(random=order is not None)
+        for file in (self._inputs, self._targets):
+            file.expect(random=order is not None)
         positions = torch.arange(len(self)) if order is None else order.cpu()
         ahead: deque[Future[tuple[Tensor, Tensor]]] = deque()
         reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="data")
         try:
-            for chunk in positions.split(chunk_size(self._inputs.values, self._targets.values, size)):
+            for chunk in torch.split(positions, chunk_size(self._inputs.values, self._targets.values, size)):
                 ahead.append(reader.submit(self._read, chunk))
                 if len(ahead) > CHUNKS_AHEAD:
                     yield from self._split(ahead.popleft(), size)
@@ -56,7 +57,7 @@ class Streamed:
             reader.shutdown(cancel_futures=True)
 
     def _read(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """In the thread: all that can be done without a GPU."""
+        """In the thread: all that is done without a GPU."""
         pinned = self.device.type == "cuda"
         inputs, targets = self._inputs.read(positions, pinned), self._targets.read(positions, pinned)
         return (inputs if pinned else self._normalise(inputs)), targets
@@ -66,38 +67,43 @@ class Streamed:
         if self.device.type == "cuda":
             inputs = self._normalise(inputs.to(self.device, non_blocking=True))
             targets = targets.to(self.device, non_blocking=True)
-        yield from zip(inputs.split(size), targets.split(size), strict=True)
+        yield from zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
 
 
 class _MappedFile:
     """An array on disk. What is read of it does not stay in the process's memory."""
 
     def __init__(self, array: NDArray[Any]) -> None:
-        if not isinstance(array.base, mmap.mmap):
+        base: object = array.base
+        if not isinstance(base, mmap.mmap):
             raise TypeError("only a memory map can be streamed")
         self.values = from_dlpack(array)
-        self._path = getattr(array, "filename", None)
-        self._map = array.base
+        self._map = base
+        self._name = getattr(array, "filename", "a file of the data set")
+        self._random = False
 
     def expect(self, *, random: bool) -> None:
-        """Whether the system should read on where an example ends."""
+        """Whether examples are read in a random order or as they stand."""
+        self._random = random
         self._map.madvise(mmap.MADV_RANDOM if random else mmap.MADV_NORMAL)
 
     def read(self, positions: Tensor, pinned: bool) -> Tensor:
-        """The examples at these positions, read in the order in which they stand in the file."""
+        """The examples at these positions. Raises DataError."""
         self._check()
-        read = torch.empty((len(positions), *self.values.shape[1:]), dtype=self.values.dtype, pin_memory=pinned)
-        ascending, places = positions.sort()
-        for some, there in zip(ascending.split(MAPPED_EXAMPLES), places.split(MAPPED_EXAMPLES), strict=True):
-            read.index_copy_(0, there, self.values.index_select(0, some))
+        if self._random:
+            will_need(self.values, positions)
+        examples = torch.empty((len(positions), *self.values.shape[1:]), dtype=self.values.dtype, pin_memory=pinned)
+        pieces = zip(torch.split(positions, MAPPED_EXAMPLES), torch.split(examples, MAPPED_EXAMPLES), strict=True)
+        for some, there in pieces:
+            torch.index_select(self.values, 0, some, out=there)
             self._map.madvise(mmap.MADV_DONTNEED)
-        return read
+        return examples
 
     def _check(self) -> None:
-        """To read a map beyond the end of its file would kill the process. Raises DataError."""
+        """Raises DataError where the file was cut short: to read a map beyond it would kill the process."""
         try:
             whole = self._map.size() >= len(self._map)
         except OSError as error:
-            raise DataError(f"cannot read {self._path}: {error.strerror}") from error
+            raise DataError(f"cannot read {self._name}: {error.strerror}") from error
         if not whole:
-            raise DataError(f"cannot read {self._path}: it was cut short; launch again to prepare it anew")
+            raise DataError(f"cannot read {self._name}: it was cut short; launch again to prepare it anew")
