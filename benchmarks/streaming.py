@@ -1,19 +1,19 @@
 """What it costs to train on data that does not fit: kept whole in memory against read ahead by a thread.
 
-    python benchmarks/streaming.py              # about 20 minutes, on a quiet machine; 2 GiB of disk for that time
+    python benchmarks/streaming.py              # ten minutes, on a quiet machine; 2 GiB of disk for that time
     python benchmarks/streaming.py --quick      # two minutes, to see that it works
 
 Two sets are made, of images (uint8, 3 x 64 x 64) and of windows of a series (float32, 96 x 7), 1 GiB each, and every
-contestant trains for one epoch in a random order, in as many processes at once as there are cores, each with one
+contestant trains on a share of one in a random order, in as many processes at once as there are cores, each with one
 thread, so that no core is idle for the thread that reads. For what is streamed the limit is a quarter of the set.
 
     from memory    the system holds the files in its page cache
     from disk      it does not: what it holds of them is thrown away ten times a second. Of files that are mapped whole
                    it can only be thrown away beforehand.
 
-The order of the contestants changes from round to round. Prints examples per second of all processes, as a ratio to
-resident data from memory too, CPU seconds, and how far the memory of a process grew in the epoch: of anonymous memory
-and of files.
+The order of the contestants changes from round to round. Prints examples per second of all processes and CPU time an
+example, each as a ratio to resident data from memory too (of the same round), and the most memory that a process had:
+of its own, and of files that it had mapped, libraries among them.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from tuner.training.data import cache
 from tuner.training.data.dataset import Dataset, Part
 from tuner.training.metrics import LOSSES
 from tuner.training.models import build, materialise
+from tuner.training.warmup import keep_freed_memory
 
 BATCH = 64
 EVICTIONS_A_SECOND = 10
@@ -57,19 +58,20 @@ class Form:
 
 
 FULL = Form(rounds=3, megabytes=1024)
-QUICK = Form(rounds=1, megabytes=128)
+QUICK = Form(rounds=1, megabytes=64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
     data: str
+    share: float  # of the set that is trained on
     model: CnnConfig | MlpConfig | RnnConfig
 
 
 WORKLOADS = {
-    "CNN, images": Workload(data="images", model=CnnConfig(layers=3, channels=16)),
-    "MLP, images": Workload(data="images", model=MlpConfig(units=64)),
-    "LSTM, windows": Workload(data="windows", model=RnnConfig(units=64)),
+    "CNN, images": Workload(data="images", share=1 / 8, model=CnnConfig(layers=3, channels=16)),
+    "MLP, images": Workload(data="images", share=1 / 2, model=MlpConfig(units=64)),
+    "LSTM, windows": Workload(data="windows", share=1 / 16, model=RnnConfig(units=64)),
 }
 
 
@@ -92,10 +94,11 @@ CONTESTANTS = {
 class Epoch:
     """What one process measured."""
 
+    examples: int
     seconds: float
     cpu_seconds: float
-    anonymous: int  # bytes by which its peak grew
-    files: int
+    own_memory: int  # bytes, at most
+    file_memory: int
 
 
 def main() -> None:
@@ -169,19 +172,19 @@ def measure(workload: Workload, contestant: Contestant, folder: Path) -> dict[st
     size = (folder / "train_inputs.npy").stat().st_size
     limit = size // 4 if contestant.streamed else 2 * size
     os.environ["TUNER_DATA_MEMORY_MB"] = str(limit / MEGABYTE)  # of the processes that are started
-    count = len(data.part(folder, "train").targets)
     with cached(folder) if contestant.cached else uncached(folder):
         epochs = spawned(train, workload, folder)
     return {
-        "examples_per_second": processes() * count / max(epoch.seconds for epoch in epochs),
-        "cpu_seconds": statistics.fmean(epoch.cpu_seconds for epoch in epochs),
-        "anonymous_megabytes": max(epoch.anonymous for epoch in epochs) / MEGABYTE,
-        "file_megabytes": max(epoch.files for epoch in epochs) / MEGABYTE,
+        "examples_per_second": sum(epoch.examples for epoch in epochs) / max(epoch.seconds for epoch in epochs),
+        "cpu_microseconds": 1e6 * sum(epoch.cpu_seconds for epoch in epochs) / sum(epoch.examples for epoch in epochs),
+        "own_megabytes": max(epoch.own_memory for epoch in epochs) / MEGABYTE,
+        "file_megabytes": max(epoch.file_memory for epoch in epochs) / MEGABYTE,
     }
 
 
 def train(start: Barrier, workload: Workload, folder: Path) -> Epoch:
     torch.set_num_threads(1)
+    keep_freed_memory()
     info = data.info(folder)
     part = open_part(data.part(folder, "train"), info, torch.device("cpu"))
     generator = torch.Generator().manual_seed(os.getpid())
@@ -196,23 +199,25 @@ def train(start: Barrier, workload: Workload, folder: Path) -> Epoch:
             value.backward()
             optimizer.step()
 
-    order = torch.randperm(len(part), generator=generator)
-    learn(order[: 8 * BATCH])  # what is imported, allocated and chosen at first is no part of an epoch
+    order = torch.randperm(len(part), generator=generator)[: int(workload.share * len(part))]
+    learn(order[: 8 * BATCH])  # what is imported, allocated and chosen at first is not measured
     start.wait()
     with Memory() as memory:
         began, cpu = time.perf_counter(), time.process_time()
         learn(order)
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - cpu
-    return Epoch(seconds=seconds, cpu_seconds=cpu_seconds, anonymous=memory.anonymous, files=memory.files)
+    return Epoch(
+        examples=len(order), seconds=seconds, cpu_seconds=cpu_seconds, own_memory=memory.own, file_memory=memory.files
+    )
 
 
 class Memory:
-    """How far this process's memory grew at most, looked at 20 times a second."""
+    """The most memory that this process has, looked at 20 times a second."""
 
-    anonymous = files = 0
+    own = files = 0  # bytes
 
     def __enter__(self) -> Memory:
-        self._before, self._done = self._now(), threading.Event()
+        self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
         return self
@@ -223,15 +228,10 @@ class Memory:
 
     def _watch(self) -> None:
         while not self._done.wait(0.05):
-            anonymous, files = self._now()
-            self.anonymous = max(self.anonymous, anonymous - self._before[0])
-            self.files = max(self.files, files - self._before[1])
-
-    @staticmethod
-    def _now() -> tuple[int, int]:
-        lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
-        kilobytes = {words[0]: int(words[1]) for words in lines if words[0] in ("RssAnon:", "RssFile:")}
-        return 1024 * kilobytes["RssAnon:"], 1024 * kilobytes["RssFile:"]
+            lines = map(str.split, Path("/proc/self/status").read_text().splitlines())
+            kilobytes = {words[0]: int(words[1]) for words in lines if words[0] in ("RssAnon:", "RssFile:")}
+            self.own = max(self.own, 1024 * kilobytes["RssAnon:"])
+            self.files = max(self.files, 1024 * kilobytes["RssFile:"])
 
 
 def spawned(work: Callable[..., Epoch], *arguments: Any) -> list[Epoch]:
@@ -294,19 +294,17 @@ def uncached(folder: Path) -> Iterator[None]:
 
 def show(machine: dict[str, Any], measured: dict[str, dict[str, list[dict[str, float]]]]) -> None:
     print(", ".join(f"{key} {value}" for key, value in machine.items()) + "; medians (min-max)")
-    print(f"\n{'':40}{'examples/s':>24}{'ratio':>20}{'CPU s':>20}{'MB':>14}{'MB of files':>14}")
+    print(f"\n{'':40}{'examples/s':>24}{'ratio':>20}{'CPU us':>20}{'ratio':>20}{'MB':>8}{'of files':>10}")
     for workload, contestants in measured.items():
-        for name, epochs in contestants.items():
-            speeds = [epoch["examples_per_second"] for epoch in epochs]
-            bases = [epoch["examples_per_second"] for epoch in contestants[RESIDENT]]
-            ratios = [speed / base for speed, base in zip(speeds, bases, strict=True)]  # of the same round
-            memory = (
-                f"{max(epoch[kind] for epoch in epochs):.0f}" for kind in ("anonymous_megabytes", "file_megabytes")
-            )
-            print(
-                f"{workload:16}{name:24}{spread(speeds):>24}{spread(ratios):>20}"
-                f"{spread([epoch['cpu_seconds'] for epoch in epochs]):>20}" + "".join(f"{cell:>14}" for cell in memory)
-            )
+        for name, rounds in contestants.items():
+            cells = []
+            for quantity, width in (("examples_per_second", 24), ("cpu_microseconds", 20)):
+                values = [result[quantity] for result in rounds]
+                bases = [result[quantity] for result in contestants[RESIDENT]]
+                ratios = [value / base for value, base in zip(values, bases, strict=True)]
+                cells.append(f"{spread(values):>{width}}{spread(ratios):>20}")
+            own, files = (max(result[kind] for result in rounds) for kind in ("own_megabytes", "file_megabytes"))
+            print(f"{workload:16}{name:24}{''.join(cells)}{own:8.0f}{files:10.0f}")
 
 
 def spread(values: Sequence[float]) -> str:

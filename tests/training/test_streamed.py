@@ -177,6 +177,7 @@ def test_a_folder_that_is_prepared_anew_does_not_disturb_a_training(
 
 
 PASS = """
+import os
 import sys
 from pathlib import Path
 import torch
@@ -189,6 +190,9 @@ def peak():
 
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
+with (folder / "train_inputs.npy").open("rb") as file:  # to be read from the disk, as what does not fit would be
+    os.fsync(file)
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 part = open_part(data.part(folder, "train"), data.info(folder), torch.device("cpu"))
 before = peak()
 for inputs, targets in part.batches(64, torch.randperm(len(part))):

@@ -21,8 +21,8 @@ from tuner.training.resident import chunk_size
 
 CHUNKS_AHEAD = 2  # of resident.CHUNK_BYTES, read or being read while another one is trained on
 
-# A page that is touched brings its neighbours into the process's memory, 64 KB of them where the system has them at
-# hand. After so many examples all are let go of: at most 16 MB are mapped, unless examples are larger than that.
+# A page that is touched brings those around it that the system holds already into the process's memory, 64 KB or more.
+# After so many examples all are let go of.
 MAPPED_EXAMPLES = 256
 
 
@@ -57,17 +57,14 @@ class Streamed:
             reader.shutdown(cancel_futures=True)
 
     def _read(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """In the thread: all that is done without a GPU."""
+        """In the thread."""
         pinned = self.device.type == "cuda"
-        inputs, targets = self._inputs.read(positions, pinned), self._targets.read(positions, pinned)
-        return (inputs if pinned else self._normalise(inputs)), targets
+        return self._inputs.read(positions, pinned), self._targets.read(positions, pinned)
 
     def _split(self, chunk: Future[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        inputs, targets = chunk.result()
-        if self.device.type == "cuda":
-            inputs = self._normalise(inputs.to(self.device, non_blocking=True))
-            targets = targets.to(self.device, non_blocking=True)
-        yield from zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
+        # Normalised here, not in the thread: so it is in the cache of the core that trains, and smaller on the way.
+        raw, targets = (array.to(self.device, non_blocking=True) for array in chunk.result())
+        yield from zip(torch.split(self._normalise(raw), size), torch.split(targets, size), strict=True)
 
 
 class _MappedFile:
