@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from tuner.errors import DataError
 from tuner.training import checkpoint, data, loop
@@ -53,8 +54,17 @@ def contents(path: Path) -> dict[str, Any]:
     return {**vars(kept), "best": vars(kept.best), "seconds": None}
 
 
-def opened(folder: Path, name: data.PartName = "train") -> Batches:
-    return open_part(data.part(folder, name), data.info(folder), CPU)
+def opened(folder: Path, device: torch.device = CPU) -> Batches:
+    return open_part(data.part(folder, "train"), data.info(folder), device)
+
+
+def same_batches(some: list[tuple[Tensor, Tensor]], others: list[tuple[Tensor, Tensor]]) -> bool:
+    """To the bit, and as they lie in memory: arithmetic may depend on it."""
+    return len(some) == len(others) and all(
+        torch.equal(one, other) and one.stride() == other.stride()
+        for batch, other_batch in zip(some, others, strict=True)
+        for one, other in zip(batch, other_batch, strict=True)
+    )
 
 
 def threads() -> set[threading.Thread]:
@@ -103,15 +113,21 @@ def test_batches_are_those_of_resident_data(
     images: Path, shuffled: bool, size: int, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order = torch.randperm(100, generator=torch.Generator().manual_seed(0))[:93] if shuffled else None
-    expected = list(opened(images).batches(size, order))
+    resident = list(opened(images).batches(size, order))
     monkeypatch.setattr("tuner.training.resident.CHUNK_BYTES", chunk_bytes)
     monkeypatch.setenv("TUNER_DATA_MEMORY_MB", NOTHING_FITS)
-    batches = list(opened(images).batches(size, order))
-    assert len(batches) == len(expected)
-    for (inputs, targets), (expected_inputs, expected_targets) in zip(batches, expected, strict=True):
-        assert torch.equal(inputs, expected_inputs)
-        assert inputs.stride() == expected_inputs.stride()
-        assert torch.equal(targets, expected_targets)
+    assert same_batches(list(opened(images).batches(size, order)), resident)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_batches_on_a_gpu_are_those_of_resident_data(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    order = torch.randperm(100, device=gpu)
+    resident = list(opened(images, gpu).batches(7, order))
+    monkeypatch.setenv("TUNER_DATA_MEMORY_MB", NOTHING_FITS)
+    streamed = list(opened(images, gpu).batches(7, order))
+    assert all(array.device.type == "cuda" for batch in streamed for array in batch)
+    assert same_batches(streamed, resident)
 
 
 @pytest.mark.usefixtures("streamed")

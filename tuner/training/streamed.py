@@ -27,7 +27,10 @@ MAPPED_EXAMPLES = 256
 
 
 class Streamed:
-    """Takes the memory of a few chunks, whatever the size of the part; its batches equal Resident's to the bit."""
+    """Takes the memory of a few chunks, whatever the size of the part; its batches equal Resident's to the bit.
+
+    A disk that fails under a map ends the process (SIGBUS): to its supervisor that is a death, as of any other child.
+    """
 
     resident = False
 
