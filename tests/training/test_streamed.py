@@ -218,15 +218,15 @@ print(peak() - before)
 
 
 def test_memory_is_that_of_a_few_chunks(tmp_path: Path) -> None:
-    megabytes = 400
+    megabytes = 320
 
     def build() -> Dataset:
         def part(count: int) -> Part:
-            pixels = np.zeros((count, 1, 32, 32), np.uint8)
+            pixels = np.zeros((count, 1, 128, 128), np.uint8)
             pixels[0] = 1
             return Part(inputs=pixels, targets=np.zeros(count, np.int64))
 
-        parts = {"train": part(megabytes * 1024), "validation": part(1), "test": part(1)}
+        parts = {"train": part(megabytes * 64), "validation": part(1), "test": part(1)}
         return Dataset(task="classification", kind="image", parts=parts, outputs=2, mean=0.0, std=1.0)
 
     cache.prepare(tmp_path / "large", build)
