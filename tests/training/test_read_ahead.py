@@ -43,5 +43,5 @@ def test_what_is_asked_for_is_read_and_nothing_else(tmp_path: Path) -> None:
     while not held(array)[asked].all() and time.monotonic() < deadline:
         time.sleep(0.01)
     if not held(array).any():
-        pytest.skip("this system does not let us ask: Linux 6.13 does, an older one with CAP_SYS_NICE")
+        pytest.skip("this system does not let us ask: Linux 6.18 does, older ones with CAP_SYS_NICE")
     assert held(array).nonzero()[0].tolist() == list(range(1, PAGES, 2))

@@ -21,7 +21,7 @@ _IOV_MAX = 1024
 def will_need(values: Tensor, positions: Tensor) -> None:
     """Has the rows at these positions of a mapped array read into the system's page cache, and waits for none of them.
 
-    A hint: does nothing where it is not allowed (Linux before 6.13 wants CAP_SYS_NICE for it) or not known.
+    A hint: does nothing where the system does not know it, or an older one wants CAP_SYS_NICE for it.
     """
     if not hasattr(os, "pidfd_open"):
         return
