@@ -9,7 +9,8 @@ a trial, each reported and judged alone; nothing is trained, so this is the most
 order changes from round to round. Four tables:
 
     messages       to the server, and statements in them, by operation of one trial: the server's own log
-    trials/s       of 1 and of 8 processes, on a study that begins with 100 trials
+    trials/s       of 1 and of 8 processes, that add the same number of trials to a study of 100: samplers and pruners
+                   work the harder the more there are
     cold start     of a new process on a study of 5,000 trials: until its storage has read all of them, and until the
                    first trial has its point; then 8 processes at once, until the last one has
     ask            and suggest, by the trials that the study has: in the storage, and in the sampler's arithmetic
@@ -48,15 +49,15 @@ OPERATIONS = ("ask", "suggest", "report", "should_prune", "tell")
 @dataclass(frozen=True, kw_only=True)
 class Form:
     rounds: int
-    seconds: float  # of each measurement of throughput
+    trials: int  # that each process adds, to measure throughput
     processes: Sequence[int]
     cold_trials: int
     sizes: Sequence[int]  # of studies, for the latency of ask
     asks: int
 
 
-FULL = Form(rounds=3, seconds=30, processes=(1, 8), cold_trials=5000, sizes=(0, 1000, 5000), asks=20)
-QUICK = Form(rounds=1, seconds=4, processes=(1, 8), cold_trials=500, sizes=(0, 500), asks=5)
+FULL = Form(rounds=3, trials=40, processes=(1, 8), cold_trials=5000, sizes=(0, 1000, 5000), asks=20)
+QUICK = Form(rounds=1, trials=4, processes=(1, 8), cold_trials=500, sizes=(0, 500), asks=5)
 
 
 def main() -> None:
@@ -142,8 +143,8 @@ def unobserved(operation: str) -> Iterator[None]:
     yield
 
 
-def train(session: Session, *, until: float = float("inf"), around: Any = unobserved) -> int:
-    """One trial, without training; gives the epochs it came to before `until`, on time.perf_counter."""
+def train(session: Session, *, around: Any = unobserved) -> None:
+    """One trial, without training."""
     with around("ask"):
         trial = session.ask()
     with around("suggest"):
@@ -153,11 +154,8 @@ def train(session: Session, *, until: float = float("inf"), around: Any = unobse
             session.report(trial, epoch)
         with around("should_prune"):
             session.should_prune(trial)
-        if time.perf_counter() > until:
-            return epoch
     with around("tell"):
         session.tell(trial)
-    return EPOCHS
 
 
 # --- trials/s --------------------------------------------------------------------------------------------------------
@@ -166,19 +164,19 @@ def train(session: Session, *, until: float = float("inf"), around: Any = unobse
 def throughput(contestant: str, *, url: str, form: Form, processes: int) -> dict[str, float]:
     study = make_study(url, contestant, FILLED)
     with opened(contestant, url) as place:
-        rates = spawned(processes, _work, contestant, place, study, form.seconds)
-    return {counted(processes): sum(rates)}
+        seconds = max(spawned(processes, _work, contestant, place, study, form.trials))
+    return {counted(processes): processes * form.trials / seconds}
 
 
-def _work(start: Barrier, contestant: str, place: Place, study: str, seconds: float) -> float:
+def _work(start: Barrier, contestant: str, place: Place, study: str, trials: int) -> float:
+    """Seconds for so many trials."""
     session = CONTESTANTS[contestant](place, study)
     train(session)
     start.wait()
     began = time.perf_counter()
-    epochs = 0
-    while time.perf_counter() < began + seconds:
-        epochs += train(session, until=began + seconds)
-    return epochs / EPOCHS / (time.perf_counter() - began)
+    for _ in range(trials):
+        train(session)
+    return time.perf_counter() - began
 
 
 def spawned(processes: int, work: Callable[..., float], *arguments: Any) -> list[float]:

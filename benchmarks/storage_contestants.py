@@ -26,7 +26,7 @@ from tuner.storage.connection import Database
 from tuner.storage.steering import launch_study
 from tuner.storage.studies import get_study
 from tuner.worker.desk import StudyDesk
-from tuner.worker.events import Claimed
+from tuner.worker.events import Assigned
 
 SPEC = Path(__file__).with_name("storage.yaml")
 SERVER_READY_SECONDS = 60
@@ -147,26 +147,26 @@ class DeskSession:
     def storage_seconds(self) -> float:
         return self._claiming - _propose.seconds
 
-    def ask(self) -> Claimed:
+    def ask(self) -> Assigned:
         start = time.perf_counter()
-        claimed = self._desk.claim(self._db, 0, self._worker, uuid4())
+        claimed = self._desk.claim(self._db, self._worker, uuid4())
         self._claiming += time.perf_counter() - start
-        assert isinstance(claimed, Claimed)
+        assert isinstance(claimed, Assigned)
         return claimed
 
-    def suggest(self, trial: Claimed) -> None:
+    def suggest(self, trial: Assigned) -> None:
         if not self._desk.crowded:
             start = time.perf_counter()
             self._desk.look_ahead(self._db, trial.claim.held.number)
             self._claiming += time.perf_counter() - start
 
-    def report(self, trial: Claimed, epoch: int) -> None:
+    def report(self, trial: Assigned, epoch: int) -> None:
         self._desk.report(self._db, trial.claim.held, {epoch: curve(epoch)}, None)
 
-    def should_prune(self, trial: Claimed) -> None:
+    def should_prune(self, trial: Assigned) -> None:
         pass
 
-    def tell(self, trial: Claimed) -> None:
+    def tell(self, trial: Assigned) -> None:
         self._desk.tell(self._db, trial.claim.held, Outcome.COMPLETE, None, {})
 
 

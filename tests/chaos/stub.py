@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 
 from tuner.errors import ArtifactError
 from tuner.seeds import derive_seed
+from tuner.spec.config import TrialConfig
+from tuner.spec.stacking import Engine
 from tuner.states import Outcome
 from tuner.training import checkpoint_file
-from tuner.training.progress import Epoch, Phase, Progress, Result, Stop
-from tuner.worker.messages import Train
+from tuner.training.progress import Epoch, Phase, Progress, Result, Run, Stop
 
 TRAINING = f"{__name__}:Stub"  # as a worker's options name it
 
@@ -33,6 +34,10 @@ class Behaviour:
     checkpoint_epochs: int = 4  # from one checkpoint to the next
     checkpoint_bytes: int = 0  # besides the little that it needs
     value_names_attempt: bool = False  # values are attempt + 0.5 * what they would be: whose they are shows in the rows
+    members: int = 1  # so many trials are trained at once: what it measures
+    fits: int = 1_000  # … and with more than so many, memory does not suffice
+    kills: int = -1  # number of a trial that kills its process
+    raises: int = -1  # number of a trial that raises an exception
 
     @property
     def environment(self) -> dict[str, str]:
@@ -51,62 +56,107 @@ def value_of(seed: int, number: int, epoch: int) -> float:
     return derive_seed(seed, number, "stub", epoch) / 2**32
 
 
+@dataclass
+class Member:
+    """A run in training."""
+
+    run: Run
+    epoch: int
+    saved: int  # epoch of the last checkpoint
+    told: Stop = Stop.GO_ON
+
+    @property
+    def epochs(self) -> int:
+        return self.run.config.training.epochs
+
+
 class Stub:
+    """Trains all its runs at once, epoch by epoch."""
+
     device = "cpu"
 
     def __init__(self, device: str, slot: int) -> None:
         self._behaviour = Behaviour.of(os.environ)
 
-    def __call__(
-        self,
-        trial: Train,
-        *,
-        stop: Callable[[], Stop],
-        report: Callable[[Epoch, Path | None], None],
-        progress: Progress,
-    ) -> Result:
-        how = self._behaviour
-        epochs = json.loads(trial.config)["training"]["epochs"]
-        epoch = saved = _resumed(trial)
-        told = Stop.GO_ON
-        while epoch < epochs and told is Stop.GO_ON:
+    def __call__(self, runs: Sequence[Run], joining: Callable[[], Sequence[Run]], progress: Progress) -> None:
+        members = _going_on([_member(run) for run in runs])
+        while members:
+            if len(members) > self._behaviour.fits:
+                for member in members:
+                    member.run.end(_result(Outcome.OUT_OF_MEMORY, member.epoch))
+                return
             progress.enter(Phase.TRAIN)
             for _ in range(STEPS):
-                time.sleep(how.epoch_seconds / STEPS)
+                time.sleep(self._behaviour.epoch_seconds / STEPS)
                 progress.tick()
-                told = stop()
-                if told is Stop.NOW:
-                    return _result(None, epoch)
-            epoch += 1
-            value = value_of(trial.seed, trial.number, epoch)
-            if how.value_names_attempt:
-                value = trial.attempt + value / 2
-            checkpoint = None
-            if epoch == epochs or told is Stop.AFTER_EPOCH or epoch - saved >= how.checkpoint_epochs:
-                progress.enter(Phase.SAVE)
-                checkpoint = Path(trial.folder) / f"{epoch}.ckpt"
-                checkpoint_file.write(checkpoint, content(trial.number, epoch, how.checkpoint_bytes))
-                saved = epoch
-            report(Epoch(epoch=epoch, value=value, metrics={"stub": value}, seconds=how.epoch_seconds), checkpoint)
-        return _result(Outcome.COMPLETE if epoch == epochs else None, epoch)
+                for member in members:
+                    if member.told is not Stop.NOW:
+                        member.told = member.run.stop()
+            self._spoil(members)
+            for member in members:
+                if member.told is not Stop.NOW:
+                    progress.enter(Phase.SAVE)
+                    self._finish_epoch(member)
+            members = _going_on([*members, *(_member(run) for run in joining())])
+
+    def _spoil(self, members: Sequence[Member]) -> None:
+        """What a trial does to all that are trained with it."""
+        numbers = {member.run.number for member in members}
+        if self._behaviour.kills in numbers:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self._behaviour.raises in numbers:
+            raise RuntimeError(f"trial {self._behaviour.raises} is broken")
+
+    def _finish_epoch(self, member: Member) -> None:
+        how, run = self._behaviour, member.run
+        member.epoch += 1
+        value = value_of(run.seed, run.number, member.epoch)
+        if how.value_names_attempt:
+            value = int(run.folder.name) + value / 2
+        checkpoint = None
+        last = member.epoch == member.epochs or member.told is Stop.AFTER_EPOCH
+        if last or member.epoch - member.saved >= how.checkpoint_epochs:
+            checkpoint = run.folder / f"{member.epoch}.ckpt"
+            checkpoint_file.write(checkpoint, content(run.number, member.epoch, how.checkpoint_bytes))
+            member.saved = member.epoch
+        run.report(
+            Epoch(epoch=member.epoch, value=value, metrics={"stub": value}, seconds=how.epoch_seconds), checkpoint
+        )
+
+    def measure(self, configs: Sequence[TrialConfig]) -> Engine:
+        members = self._behaviour.members
+        return Engine(name="stacks" if members > 1 else "single", members=members)
+
+
+def _going_on(members: Sequence[Member]) -> list[Member]:
+    """Without those that have come to their end, which is told."""
+    going = []
+    for member in members:
+        if member.epoch == member.epochs:
+            member.run.end(_result(Outcome.COMPLETE, member.epoch))
+        elif member.told is not Stop.GO_ON:
+            member.run.end(_result(None, member.epoch))
+        else:
+            going.append(member)
+    return going
+
+
+def _result(outcome: Outcome | None, epochs: int) -> Result:
+    return Result(outcome=outcome, reason=None, epochs=epochs, parameters=0)
 
 
 def content(number: int, epoch: int, size: int) -> bytes:
     return json.dumps({"number": number, "epoch": epoch, "padding": "x" * size}).encode()
 
 
-def _resumed(trial: Train) -> int:
-    """The epoch to go on from; as in the real training, a checkpoint that cannot be read costs its epochs."""
-    if trial.resume is None:
-        return 0
-    try:
-        kept = json.loads(bytes(checkpoint_file.read(Path(trial.resume))))
-    except ArtifactError as error:
-        print(f"{error}; training begins anew", flush=True)
-        return 0
-    assert kept["number"] == trial.number
-    return int(kept["epoch"])
-
-
-def _result(outcome: Outcome | None, epochs: int) -> Result:
-    return Result(outcome=outcome, reason=None, epochs=epochs, parameters=0)
+def _member(run: Run) -> Member:
+    """As in the real training, a checkpoint that cannot be read costs its epochs."""
+    epoch = 0
+    if run.resume is not None:
+        try:
+            kept = json.loads(bytes(checkpoint_file.read(run.resume)))
+            assert kept["number"] == run.number
+            epoch = int(kept["epoch"])
+        except ArtifactError as error:
+            print(f"{error}; training begins anew", flush=True)
+    return Member(run=run, epoch=epoch, saved=epoch)

@@ -76,6 +76,37 @@ def test_random_kills(arena: Arena, form: Form, figures: Figures) -> None:
     )
 
 
+def test_stacks_under_kills(arena: Arena, form: Form, figures: Figures) -> None:
+    """Slots that train several trials of one shape at once: a death concerns them all, and blames none of them."""
+    trials, workers, kills = form((30, 3, 5), (500, 8, 100))
+    epochs = 20
+    size = {"budget__trials": trials, "training__epochs": epochs, "model__units": "{choices: [16, 32, 64]}"}
+    undisturbed, study = (arena.study(name=name, **size) for name in ("undisturbed", "killed"))
+    arena.finish(undisturbed.name, workers=2)
+    killer = Killer(arena, study, Behaviour(epoch_seconds=0.1, members=6), form.random)
+    killer.start(workers)
+    killer.kill(kills, trials * epochs)
+    killer.until_finished()
+    checks.assert_exactly(arena, study, trials)
+    checks.assert_nothing_running(arena, study)
+    checks.assert_no_duplicates(arena, study)
+    checks.assert_attempts_recorded(arena, study)
+    checks.assert_gapless_curves(arena, study, epochs)
+    checks.assert_equal(arena, study, undisturbed)
+    halved, largest = arena.rows(
+        "SELECT count(*) FILTER (WHERE largest_stack IS NOT NULL), max(shared) FROM tuner.lease WHERE study_id = %(s)s",
+        s=study.study_id,
+    )[0]
+    assert largest > 1
+    figures.update(
+        trials=trials,
+        killed_supervisors=killer.supervisors,
+        killed_children=killer.children,
+        in_smaller_stacks=halved,
+        deaths=checks.deaths(arena, study),
+    )
+
+
 GRID = """
 study: grid
 data: {name: spiral}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+from tuner.storage import workers
 from tuner.storage.connection import Database
 
 
@@ -21,3 +22,9 @@ def make_study(db: Database, *, name: str | None = None, epochs: int = 10, **bud
         epochs=epochs,
     )
     return int(row.study_id)
+
+
+def make_worker(db: Database, slots: int = 1) -> UUID:
+    worker = uuid4()
+    workers.register(db, worker, host="here", pid=1, device="cpu", slots=slots, version="0")
+    return worker

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.storage.rows import make_study
+from tests.storage.rows import make_study, make_worker
 from tuner.spec.space import FloatRange, Parameter, Space
 from tuner.states import Outcome, StudyState
 from tuner.storage import claims, workers
@@ -17,12 +17,6 @@ from tuner.storage.connection import Database
 SPACE = Space(
     entries=(Parameter(path="training.learning_rate", name="learning_rate", domain=FloatRange(low=0, high=1)),)
 )
-
-
-def make_worker(db: Database) -> UUID:
-    worker = uuid4()
-    workers.register(db, worker, host="here", pid=1, device="cpu", slots=1, version="0")
-    return worker
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import torch
 from tuner.spec.config import TrialConfig
 from tuner.training.data import cache
 from tuner.training.data.dataset import Dataset, Part
-from tuner.training.loop import Epoch, Member, Result, Stop, train
-from tuner.training.progress import NoProgress, Progress
+from tuner.training.loop import train
+from tuner.training.progress import Epoch, NoProgress, Progress, Result, Stop
 
 CPU = torch.device("cpu")
 SIZES = {"train": 100, "validation": 37, "test": 30}
@@ -124,17 +124,35 @@ def trial_config() -> Callable[..., TrialConfig]:
     return make
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True)
 class Run:
-    """What a training left."""
+    """A training's run (see `tuner.training.progress.Run`), which keeps all that it is told."""
 
-    result: Result
-    epochs: list[Epoch]
-    checkpoints: list[Path]  # those reported
+    config: TrialConfig
+    folder: Path
+    seed: int = 0
+    number: int = 0
+    resume: Path | None = None
+    stop: Callable[[], Stop] = lambda: Stop.GO_ON
+    epochs: list[Epoch] = field(default_factory=list)
+    checkpoints: list[Path] = field(default_factory=list)  # those reported
+    results: list[Result] = field(default_factory=list)
+
+    def report(self, epoch: Epoch, checkpoint: Path | None) -> None:
+        self.epochs.append(epoch)
+        self.checkpoints.extend([checkpoint] if checkpoint else [])
+
+    def end(self, result: Result) -> None:
+        self.results.append(result)
+
+    @property
+    def result(self) -> Result:
+        (result,) = self.results
+        return result
 
     @property
     def curve(self) -> list[dict[str, float]]:
-        return [epoch.metrics for epoch in self.epochs]
+        return [dict(epoch.metrics) for epoch in self.epochs]
 
 
 @dataclass
@@ -155,34 +173,11 @@ def run() -> Callable[..., Run]:
     """Trains a trial to its end, or to where `stop` ends it."""
 
     def go(
-        config: TrialConfig,
-        data_folder: Path,
-        folder: Path,
-        *,
-        seed: int = 0,
-        number: int = 0,
-        resume: Path | None = None,
-        stop: Callable[[], Stop] = lambda: Stop.GO_ON,
-        progress: Progress | None = None,
+        config: TrialConfig, data_folder: Path, folder: Path, *, progress: Progress | None = None, **settings: Any
     ) -> Run:
-        epochs: list[Epoch] = []
-        checkpoints: list[Path] = []
-
-        def report(epoch: Epoch, checkpoint: Path | None) -> None:
-            epochs.append(epoch)
-            checkpoints.extend([checkpoint] if checkpoint else [])
-
-        result = train(
-            Member(config=config, seed=seed, number=number),
-            data_folder,
-            device=CPU,
-            folder=folder,
-            resume=resume,
-            stop=stop,
-            report=report,
-            progress=progress or NoProgress(),
-        )
-        return Run(result, epochs, checkpoints)
+        trial = Run(config=config, folder=folder, **settings)
+        train([trial], data_folder, device=CPU, joining=list, progress=progress or NoProgress())
+        return trial
 
     return go
 

@@ -11,10 +11,11 @@ import torch
 import tuner
 from tuner.errors import ArtifactError, NotFound
 from tuner.training import checkpoint, data
+from tuner.training.course import Member
 from tuner.training.evaluation import evaluate
 from tuner.training.export import export, load_model
 from tuner.training.resident import Resident
-from tuner.training.state import Member, State
+from tuner.training.state import State
 
 MSE = {"metric": "mse"}
 MODELS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
@@ -56,7 +57,7 @@ def test_the_export_predicts_from_raw_inputs_as_the_trained_model_did(
     loaded = load_model(tmp_path / "moved")
 
     in_loop = State(Member(config=config, seed=0, number=0), folder, torch.device("cpu"))
-    in_loop.restore(checkpoint.load(training.checkpoints[-1]))
+    in_loop.restore(in_loop.course, checkpoint.load(training.checkpoints[-1]))
     in_loop.model.eval()
     inputs = raw(folder)[:16]
     with torch.inference_mode():

@@ -8,8 +8,7 @@ import torch
 
 from tuner.states import Outcome
 from tuner.training import checkpoint, loop, state
-from tuner.training.loop import Stop
-from tuner.training.progress import Phase
+from tuner.training.progress import Phase, Stop
 
 CNN = {"family": "cnn", "channels": 8, "dropout": 0.2}
 MLP = {"family": "mlp", "units": 32}
@@ -123,7 +122,7 @@ def test_of_equal_epochs_the_first_is_kept(images: Path, trial_config: Any, run:
 def test_stop_now_returns_within_the_step(
     images: Path, trial_config: Any, run: Any, stopper: Any, tmp_path: Path
 ) -> None:
-    stop = stopper(Stop.NOW, at=12)  # an epoch asks 8 times
+    stop = stopper(Stop.NOW, at=12)  # an epoch asks 9 times
     training = run(trial_config(CNN), images, tmp_path, stop=stop)
     assert stop.asked == 12
     assert (training.result.outcome, training.result.epochs, len(training.epochs)) == (None, 1, 1)

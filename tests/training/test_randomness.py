@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import torch
 
+from tuner.training.course import Member
+from tuner.training.evaluation import finish
 from tuner.training.randomness import Randomness
-from tuner.training.state import Member, State
+from tuner.training.state import State
 
 
 @pytest.fixture
@@ -44,8 +46,8 @@ def test_each_epoch_sees_all_examples_in_an_order_of_its_own(state: State, monke
 
     def order(epoch: int) -> torch.Tensor:
         seen.clear()
-        state.epoch = epoch - 1
-        state.train(lambda: None)
+        state.course.epoch = epoch - 1
+        finish(state.train())
         return torch.cat(seen)
 
     monkeypatch.setattr(state, "step", step)

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
+from tests.training.conftest import Run
 from tuner.errors import ArtifactError
 from tuner.states import Outcome
 from tuner.training import checkpoint, loop
-from tuner.training.loop import Epoch, Member, Stop, train
-from tuner.training.progress import NoProgress
+from tuner.training.progress import NoProgress, Stop
 
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "cnn": ("images", {"family": "cnn", "channels": 6, "dropout": 0.3}),
@@ -57,7 +57,7 @@ def test_resumed_equals_uninterrupted(
 ) -> None:  # fmt: skip
     config, data = trial(trial_config, model, optimizer), request.getfixturevalue(MODELS[model][0])
     whole = run(config, data, tmp_path / "whole")
-    stop = stopper(Stop.NOW, at=random.Random(f"{model} {optimizer}").randint(9, 8 * EPOCHS - 1))
+    stop = stopper(Stop.NOW, at=random.Random(f"{model} {optimizer}").randint(10, 9 * EPOCHS - 1))
     first = run(config, data, tmp_path / "first", stop=stop)
     assert 1 <= first.result.epochs < EPOCHS
     second = run(config, data, tmp_path / "second", resume=first.checkpoints[-1])
@@ -75,15 +75,9 @@ def _train_slowly(config: Any, data: Path, folder: Path) -> None:
         time.sleep(0.002)  # so that a kill finds it in the middle
         return Stop.GO_ON
 
-    def ignore(epoch: Epoch, path: Path | None) -> None:
-        pass
-
     loop.CHECKPOINT_SECONDS = 0.0
-    member = Member(config=config, seed=0, number=0)
-    device = torch.device("cpu")
-    train(
-        member, data, device=device, folder=folder, resume=None, stop=stop, report=ignore, progress=NoProgress()
-    )  # fmt: skip
+    runs = [Run(config=config, folder=folder, stop=stop)]
+    loop.train(runs, data, device=torch.device("cpu"), joining=list, progress=NoProgress())
 
 
 @pytest.mark.chaos

@@ -20,7 +20,8 @@ from tuner.training import checkpoint, data, loop
 from tuner.training.batches import Batches, open_part
 from tuner.training.data import cache
 from tuner.training.data.dataset import Dataset, Part
-from tuner.training.loop import Stop
+from tuner.training.engine import measure
+from tuner.training.progress import Stop
 
 CPU = torch.device("cpu")
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -160,6 +161,11 @@ def test_500_trials_leave_neither_threads_nor_files(images: Path) -> None:
         next(iter(opened(images).batches(16, torch.randperm(100))))
     assert threads() == before
     assert open_files() == files
+
+
+@pytest.mark.usefixtures("streamed")
+def test_trials_share_no_network_where_their_data_is_streamed(points: Path, trial_config: Any) -> None:
+    assert measure([trial(trial_config, "mlp")] * 40, points, CPU).name == "single"
 
 
 @pytest.mark.usefixtures("streamed")

@@ -7,15 +7,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
 
+from tests.chaos.stub import Behaviour
 from tuner.spec.study import read_spec
 from tuner.storage.connection import Database, Row
 from tuner.storage.steering import launch_study
 from tuner.storage.studies import StudyRecord
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 # Slow enough to be disturbed: an epoch takes a few tenths of a second.
 SLOW_EPOCHS = 8
@@ -42,14 +45,23 @@ budget: {trials: 16}
 SHORT_LEASE = {"TUNER_LEASE_SECONDS": "8", "TUNER_HEARTBEAT_SECONDS": "1"}
 
 
+REAL = ["-P", "-m", "tuner", "worker", "start"]
+STUBBED = ["-c", "import sys; from tests.worker.stubbed import main; main(sys.argv[1:])"]
+
+
 class Worker:
     """A `tuner worker start` process."""
 
     def __init__(
-        self, environment: dict[str, str], *arguments: str, folder: Path, preexec: Callable[[], None] | None = None
+        self,
+        environment: dict[str, str],
+        *arguments: str,
+        folder: Path,
+        preexec: Callable[[], None] | None = None,
+        program: Sequence[str] = REAL,
     ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tuner", "worker", "start", *arguments],
+            [sys.executable, *program, *arguments],
             env=environment,
             cwd=folder,
             stdin=subprocess.DEVNULL,
@@ -106,6 +118,13 @@ class Bench:
         self.workers.append(worker)
         return worker
 
+    def start_stub(self, *arguments: str, behaviour: Behaviour) -> Worker:
+        """A worker whose children only sleep."""
+        environment = {**self.environment, **behaviour.environment, "PYTHONPATH": str(REPOSITORY)}
+        worker = Worker(environment, *arguments, folder=self.home, program=STUBBED)
+        self.workers.append(worker)
+        return worker
+
     def finish(self, *arguments: str) -> None:
         code, output = self.start(*arguments).wait()
         assert code == 0, output
@@ -123,7 +142,7 @@ class Bench:
         return self.db.execute(
             """
             SELECT trials.number, trials.state::text, lease.attempt, lease.deaths, lease.epoch, lease.outcome,
-                lease.reason, lease.checkpoint, lease.lease_until, lease.trial_id,
+                lease.shared, lease.reason, lease.checkpoint, lease.lease_until, lease.trial_id,
                 (SELECT value FROM trial_values v WHERE v.trial_id = trials.trial_id) AS value,
                 (SELECT array_agg(intermediate_value ORDER BY step) FROM trial_intermediate_values i
                     WHERE i.trial_id = trials.trial_id) AS curve,

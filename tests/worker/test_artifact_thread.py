@@ -29,7 +29,8 @@ from tuner.storage.studies import StudyRecord
 from tuner.training import checkpoint
 from tuner.worker.artifact_thread import ArtifactThread
 from tuner.worker.events import Claimed, StorageAnswer, StorageFailed
-from tuner.worker.storage_thread import ClaimNext, Close, Report, StorageThread
+from tuner.worker.requests import ClaimNext, Close, Report
+from tuner.worker.storage_thread import StorageThread
 
 
 @pytest.fixture(params=["file", "s3"])
@@ -171,7 +172,7 @@ def test_a_store_that_stays_away_ends_the_worker_without_a_death(
     bench: Bench, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "GIVE_UP_SECONDS", 0.0)
-    study = bench.study(QUICK)
+    study = bench.study(QUICK, training__engine="single")
     worker = uuid4()
     workers.register(bench.db, worker, host="here", pid=1, device="cpu", slots=1, version="0")
     place = tmp_path / "shared"
@@ -186,7 +187,7 @@ def test_a_store_that_stays_away_ends_the_worker_without_a_death(
     thread.post(ClaimNext(slot=0))
     claimed = answers.get(timeout=20)
     assert isinstance(claimed, Claimed)
-    held = claimed.claim.held
+    held = claimed.trials[0].claim.held
     file = store.root / study.folder / str(held.trial_id) / "1" / "1.ckpt"
     file.parent.mkdir(parents=True)
     file.write_bytes(b"weights")

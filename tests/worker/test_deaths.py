@@ -142,6 +142,7 @@ def test_a_frozen_child_is_replaced_and_its_trial_goes_on(bench: Bench, undistur
 def test_three_deaths_fail_a_trial_and_the_study_goes_on(bench: Bench) -> None:
     study = bench.study(SLOW, training__epochs="200")
     worker = bench.start("slow", "--slots", "1")
+    bench.until(lambda: bench.epochs(study) >= 1, "an epoch: else the worker is held to be unfit")
     for attempt in (1, 2, 3):
         bench.until(lambda attempt=attempt: bench.attempts(study) == [attempt], f"attempt {attempt}")  # type: ignore[misc]
         bench.until(worker.children, "a child")

@@ -11,12 +11,13 @@ from tuner.states import Outcome
 from tuner.storage import workers
 from tuner.storage.connection import Database
 from tuner.worker.events import Claimed, NothingToClaim, Refused, StorageAnswer
-from tuner.worker.storage_thread import ClaimNext, Close, Report, StorageThread, Tell
+from tuner.worker.requests import ClaimNext, Close, Report, Tell
+from tuner.worker.storage_thread import StorageThread
 
 
 def test_what_a_trial_says_after_its_study_has_ended_is_dropped(bench: Bench, database_url: str) -> None:
     """Its last trial was pruned in one slot while another slot learnt that nothing is left."""
-    study = bench.study(QUICK, budget__trials="1")
+    study = bench.study(QUICK, budget__trials="1", training__engine="single")
     worker = uuid4()
     workers.register(bench.db, worker, host="here", pid=1, device="cpu", slots=2, version="0")
     answers: queue.Queue[StorageAnswer] = queue.Queue()
@@ -27,7 +28,7 @@ def test_what_a_trial_says_after_its_study_has_ended_is_dropped(bench: Bench, da
     thread.post(ClaimNext(slot=0))
     claimed = answers.get(timeout=20)
     assert isinstance(claimed, Claimed)
-    held = claimed.claim.held
+    held = claimed.trials[0].claim.held
     thread.post(Report(held=held, curve={1: 0.5}, checkpoint=None))
     thread.post(Tell(held=held, outcome=Outcome.COMPLETE, reason=None, attributes={}))
     thread.post(ClaimNext(slot=1))
@@ -54,7 +55,7 @@ class Breaking(Proxy):
 
 def test_a_refusal_is_told_though_the_connection_breaks(bench: Bench, database_url: str) -> None:
     """Or the training would go on for nothing."""
-    study = bench.study(QUICK, budget__trials="1")
+    study = bench.study(QUICK, budget__trials="1", training__engine="single")
     worker = uuid4()
     workers.register(bench.db, worker, host="here", pid=1, device="cpu", slots=1, version="0")
     answers: queue.Queue[StorageAnswer] = queue.Queue()
@@ -67,8 +68,8 @@ def test_a_refusal_is_told_though_the_connection_breaks(bench: Bench, database_u
         claimed = answers.get(timeout=20)
         assert isinstance(claimed, Claimed)
         bench.db.execute("UPDATE tuner.lease SET attempt = attempt + 1")  # as if others had it by now
-        thread.post(Report(held=claimed.claim.held, curve={1: 0.5}, checkpoint=None))
-        assert answers.get(timeout=20) == Refused(held=claimed.claim.held)
+        thread.post(Report(held=claimed.trials[0].claim.held, curve={1: 0.5}, checkpoint=None))
+        assert answers.get(timeout=20) == Refused(held=claimed.trials[0].claim.held)
         assert proxy.broke
         thread.post(Close(reason=None))
         thread.join(20)

@@ -89,7 +89,7 @@ class Snapshot:
     @property
     def remaining_seconds(self) -> float | None:
         """A guess at the time to go, as fast as now; None while nothing runs or nothing has ended."""
-        slots = len(self.running)
+        slots = sum(1 / trial.shared for trial in self.running)
         epochs = sum(trial.epochs for trial in self.finished)
         if not slots or not epochs:
             return None

@@ -79,6 +79,7 @@ def show(context: Context, name: str, format: str) -> None:
         "objective": {**spec.document["objective"], "direction": spec.objective.direction},
         "data": spec.document["data"],
         "search": spec.document["search"],
+        "engine": None if study.engine is None else vars(study.engine),
         "budget": {limit: amount for limit, amount in study.budget if amount is not None},
         "spent": {
             "trials": snapshot.trials,
@@ -94,7 +95,8 @@ def show(context: Context, name: str, format: str) -> None:
     if format == "table":
         about = {"study": name, "status": status(context, snapshot, workers), "trials": counted(snapshot)}
         scores = [f"trial {opening.number}: {shown(opening.scores)}" for opening in opened]
-        emit_one({**about, "best": best_of(snapshot), **known, "test_part_opened": scores}, format)
+        trained = {"engine": str(study.engine or "to be measured by the first worker")}
+        emit_one({**about, "best": best_of(snapshot), **known, **trained, "test_part_opened": scores}, format)
         return
     emit_one(
         {

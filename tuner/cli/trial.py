@@ -205,7 +205,7 @@ def _attempt(attempt: AttemptRecord) -> str:
 def _config(study: StudyRecord, trial: TrialRecord) -> dict[str, Any] | None:
     """Every knob with its value; None for a trial that has no point yet."""
     try:
-        return study.spec.space.resolve(trial.params).model_dump(mode="json")
+        return study.resolve(trial.params).model_dump(mode="json")
     except KeyError:
         return None
 

@@ -86,6 +86,9 @@ PrunerConfig = Annotated[
 class SearchConfig(Record):
     method: Method = "tpe"
     seed: int = Field(0, ge=0, le=2**31 - 1)
+    parallel_proposals: int = Field(
+        1, ge=1, le=1000, description="trials that tpe may propose for one stack before it learns of any of them"
+    )
     pruner: PrunerConfig = NoPruner()
 
 

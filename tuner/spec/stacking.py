@@ -33,6 +33,14 @@ class Engine:
     name: Literal["single", "stacks"]
     members: int = 1  # at most so many trials in a stack; it changes how fast they train, and not what comes of it
 
+    def __str__(self) -> str:
+        return "single" if self.name == "single" else f"stacks of up to {self.members}"
+
+
+def with_engine(config: TrialConfig, name: Literal["single", "stacks"]) -> TrialConfig:
+    """The configuration with its engine resolved."""
+    return config.model_copy(update={"training": config.training.model_copy(update={"engine": name})})
+
 
 def shape_of(config: TrialConfig) -> str | None:
     """What members of a stack have in common; None for a trial that is trained singly."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tuner.errors import InvalidSpec
 from tuner.spec.assemble import space_of
@@ -31,6 +31,7 @@ class StudySpec:
     search: SearchConfig
     budget: BudgetConfig
     epochs: int  # of a trial that is not pruned
+    engine: Literal["auto", "single", "stacks"]  # as the file says
     document: Mapping[str, Any]  # the file without its name, defaults filled in; JSON
 
     def digest(self) -> str:
@@ -75,6 +76,7 @@ def _spec(source: Source) -> StudySpec:
         search=file.search,
         budget=file.budget,
         epochs=file.training.epochs,
+        engine=file.training.engine,
         document=file.model_dump(mode="json", exclude={"study"}),
     )
 

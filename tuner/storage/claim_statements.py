@@ -4,6 +4,8 @@ Times are the server's own. A trial's lease row says whether it is held: `lease_
 `outcome` is null until it has ended. Optuna's rows are written beside it, so that its dashboard and API read the same.
 """
 
+from tuner.spec.search import MAX_TRIALS
+
 CANCELLED_REASON = "the study was cancelled"
 LOST_REASON = "its worker was not heard of any more"
 CUT_OFF_REASON = "its worker was lost while no other reached the database"
@@ -19,29 +21,30 @@ _FENCE = f"""{_MINE}
 # Each worker has a lease of its own length.
 _RENEWED = "clock_timestamp() + (SELECT lease FROM tuner.worker WHERE worker.worker_id = lease.worker_id)"
 
-# Of the attempt that holds a trial: until now, or until its lease ended. (`least` alone passes over nulls.)
+# Of the attempt that holds a trial: until now, or until its lease ended. (`least` alone passes over nulls.) Trials that
+# share a slot share its seconds: by their number when one of them was claimed last, whoever has left since.
 SECONDS_HELD = """CASE WHEN lease.lease_until IS NULL THEN 0 ELSE greatest(
-    extract(epoch FROM least(clock_timestamp(), lease.lease_until) - lease.started_at), 0)::float8 END"""
+    extract(epoch FROM least(clock_timestamp(), lease.lease_until) - lease.started_at), 0)::float8 / lease.shared END"""
 
 UTC_NOW = "clock_timestamp() AT TIME ZONE 'utc'"  # Optuna keeps naive times in UTC
 
 # What a study has used of its budget. Ended trials were added up when they ended, so that this costs the same however
 # many there are.
 SPENT = f"""
-SELECT study.study_id, study.state, study.reason, used.*,
-    (study.budget ->> 'trials' IS NULL OR used.trials < (study.budget ->> 'trials')::int)
-        AND (study.budget ->> 'total_epochs' IS NULL
-            OR used.reserved_epochs + study.epochs <= (study.budget ->> 'total_epochs')::bigint)
-        AND (study.budget ->> 'seconds' IS NULL OR used.seconds < (study.budget ->> 'seconds')::float8)
-        AS affordable
+SELECT study.study_id, study.state, study.reason, used.*, further.*, further.numbers > 0 AS affordable
 FROM tuner.study, LATERAL (
     SELECT coalesce((SELECT max(number) + 1 FROM tuner.lease WHERE study_id = study.study_id), 0) AS trials,
-        count(*)::int AS open,
+        count(*)::int AS open, count(*) FILTER (WHERE lease.attempt > 0)::int AS begun,
         study.finished_epochs + coalesce(sum(lease.epoch), 0)::bigint AS epochs,
         study.finished_epochs + count(*) * study.epochs AS reserved_epochs,
         study.finished_seconds + coalesce(sum(lease.seconds + {SECONDS_HELD}), 0) AS seconds
     FROM tuner.lease WHERE lease.study_id = study.study_id AND lease.outcome IS NULL
-) AS used
+) AS used, LATERAL (
+    SELECT CASE WHEN used.seconds >= (study.budget ->> 'seconds')::float8 THEN 0 ELSE greatest(0, least(
+        {MAX_TRIALS}, (study.budget ->> 'trials')::bigint - used.trials,
+        ((study.budget ->> 'total_epochs')::bigint - used.reserved_epochs) / study.epochs
+    ))::int END AS numbers
+) AS further
 WHERE study.study_id = %(study)s"""
 
 _DEATHS = "('lost', 'crashed', 'timed_out')"  # ends of an attempt that another attempt follows
@@ -64,9 +67,10 @@ _DIED_BEFORE = f"""SELECT worker_id FROM tuner.attempt
 _SPARED = f"""lease.deaths >= %(max_deaths)s AND %(worker)s IN ({_DIED_BEFORE})
     AND {_ELSEWHERE.format(trial="lease", died=f"({_DIED_BEFORE})")}"""
 
-# One trial, under the study's lock: the one that this request was given already, else one whose lease ran out, else one
-# that was given back, else a new number. A row that is locked is being renewed: its worker lives. Optuna numbers trials
-# by counting rows, so its row is made here.
+# Trials, under the study's lock: those that this request was given already, else some whose lease ran out, else some
+# that were given back or skipped, else new numbers. Without `numbers` it is one trial, of any number; with them, trials
+# of these numbers, to train beside others in a slot: numbers below a new one are skipped, and free for all. A row that
+# is locked is being renewed: its worker lives. Optuna numbers trials by counting rows, so their rows are made here.
 CLAIM = f"""{LOCK}
 WITH me AS (
     SELECT worker_id, lease FROM tuner.worker WHERE worker_id = %(worker)s
@@ -76,11 +80,22 @@ WITH me AS (
 ), free AS (
     SELECT lease.*, lease.lease_until > pulse.since AS died FROM tuner.lease, tuner.pulse, me, spent
     WHERE lease.study_id = %(study)s AND lease.outcome IS NULL AND spent.state <> 'paused'
+        AND NOT (spent.state = 'stopping' AND lease.attempt = 0)  -- skipped and never begun: left for a study resumed
+        AND (%(numbers)s::int[] IS NULL OR (
+            lease.number = ANY (%(numbers)s::int[]) AND lease.largest_stack IS NOT DISTINCT FROM %(largest_stack)s::int
+        ))
         AND NOT EXISTS (SELECT FROM answered)
         AND CASE WHEN lease.lease_until IS NULL THEN NOT ({_SPARED})
             ELSE lease.lease_until < clock_timestamp() AND {_UNBROKEN} END
-    ORDER BY lease.lease_until IS NULL, lease.number LIMIT 1
+    ORDER BY lease.lease_until IS NULL, lease.number LIMIT %(most)s
     FOR UPDATE OF lease SKIP LOCKED
+), fresh AS (
+    SELECT number FROM spent, me, unnest(coalesce(%(numbers)s::int[], ARRAY[spent.trials])) AS number
+    WHERE spent.state = 'running' AND number >= spent.trials AND number < spent.trials + spent.numbers
+        AND %(largest_stack)s::int IS NULL AND NOT EXISTS (SELECT FROM answered)
+    ORDER BY number LIMIT %(most)s - (SELECT count(*) FROM free)
+), slot AS (
+    SELECT cardinality(%(beside)s::int[]) + (SELECT count(*) FROM free) + (SELECT count(*) FROM fresh) AS trials
 ), lost AS (
     UPDATE tuner.attempt SET ended_at = free.lease_until, ended = CASE WHEN free.died THEN 'lost' ELSE 'cut_off' END,
         reason = CASE WHEN free.died THEN '{LOST_REASON}' ELSE '{CUT_OFF_REASON}' END
@@ -88,51 +103,78 @@ WITH me AS (
 ), taken AS (
     UPDATE tuner.lease SET worker_id = me.worker_id, request = %(request)s, attempt = lease.attempt + 1,
         deaths = lease.deaths + coalesce(free.died, false)::int, seconds = lease.seconds + {SECONDS_HELD},
-        lease_until = clock_timestamp() + me.lease, started_at = clock_timestamp()
-    FROM free, me WHERE lease.trial_id = free.trial_id RETURNING lease.*
+        lease_until = clock_timestamp() + me.lease, started_at = clock_timestamp(), shared = slot.trials
+    FROM free, me, slot WHERE lease.trial_id = free.trial_id RETURNING lease.*
 ), gone_on AS (
-    UPDATE trials SET state = 'RUNNING' FROM taken WHERE trials.trial_id = taken.trial_id AND trials.state = 'WAITING'
+    UPDATE trials SET state = 'RUNNING', datetime_start = coalesce(datetime_start, {UTC_NOW})
+    FROM taken WHERE trials.trial_id = taken.trial_id AND trials.state = 'WAITING'
 ), trial AS (
     INSERT INTO trials (number, study_id, state, datetime_start)
-    SELECT spent.trials, spent.study_id, 'RUNNING', {UTC_NOW} FROM spent, me
-    WHERE spent.state = 'running' AND spent.affordable
-        AND NOT EXISTS (SELECT FROM answered) AND NOT EXISTS (SELECT FROM free)
-    RETURNING trial_id, number
+    SELECT number, %(study)s, CASE WHEN fresh IS NULL THEN 'WAITING' ELSE 'RUNNING' END::trialstate,
+        CASE WHEN fresh IS NOT NULL THEN {UTC_NOW} END
+    FROM spent, generate_series(spent.trials, (SELECT max(number) FROM fresh)) AS number LEFT JOIN fresh USING (number)
+    ORDER BY number
+    RETURNING trial_id, number, state
 ), started AS (
-    INSERT INTO tuner.lease (trial_id, study_id, number, worker_id, request, lease_until, started_at)
+    INSERT INTO tuner.lease (trial_id, study_id, number, worker_id, request, lease_until, started_at, shared)
     SELECT trial.trial_id, %(study)s, trial.number, me.worker_id, %(request)s, clock_timestamp() + me.lease,
-        clock_timestamp()
-    FROM trial, me RETURNING *
+        clock_timestamp(), slot.trials
+    FROM trial, me, slot WHERE trial.state = 'RUNNING' RETURNING *
+), skipped AS (
+    INSERT INTO tuner.lease (trial_id, study_id, number, attempt)
+    SELECT trial_id, %(study)s, number, 0 FROM trial WHERE state = 'WAITING' RETURNING number
 ), begun AS (
     INSERT INTO tuner.attempt (trial_id, attempt, worker_id, started_at)
     SELECT trial_id, attempt, worker_id, started_at FROM taken
     UNION ALL SELECT trial_id, attempt, worker_id, started_at FROM started
+), joined AS (
+    UPDATE tuner.lease SET shared = slot.trials FROM slot
+    WHERE lease.trial_id = ANY (%(beside)s::int[]) AND lease.worker_id = %(worker)s AND {_OPEN}
+        AND slot.trials > cardinality(%(beside)s::int[])
 ), finished AS (
     UPDATE tuner.study SET state = 'finished', ended_at = clock_timestamp() FROM spent
-    WHERE study.study_id = spent.study_id AND spent.open = 0
-        AND (spent.state = 'stopping' OR (spent.state = 'running' AND NOT spent.affordable))
+    WHERE study.study_id = spent.study_id
+        AND ((spent.state = 'stopping' AND spent.begun = 0)
+            OR (spent.state = 'running' AND spent.open = 0 AND NOT spent.affordable))
     RETURNING study.state
 ), claimed AS (
     SELECT * FROM answered UNION ALL SELECT * FROM taken UNION ALL SELECT * FROM started
 ), died AS (  -- what `lost` has just written is not seen here
-    SELECT attempt.attempt, attempt.worker_id, attempt.ended, attempt.reason FROM tuner.attempt, claimed
-    WHERE attempt.trial_id = claimed.trial_id
-        AND attempt.attempt > claimed.forgiven AND attempt.attempt < claimed.attempt
-        AND (attempt.ended IN {_DEATHS} OR (attempt.ended IS NULL AND (SELECT died FROM free)))
+    SELECT attempt.trial_id, attempt.attempt, attempt.worker_id, attempt.ended, attempt.reason
+    FROM claimed JOIN tuner.attempt USING (trial_id) LEFT JOIN free USING (trial_id)
+    WHERE attempt.attempt > claimed.forgiven AND attempt.attempt < claimed.attempt
+        AND (attempt.ended IN {_DEATHS} OR (attempt.ended IS NULL AND free.died))
 )
-SELECT coalesce(finished.state, spent.state) AS state, spent.reason, spent.open,
+SELECT coalesce(finished.state, spent.state) AS state, spent.reason, spent.begun,
     claimed.trial_id, claimed.number, claimed.attempt,
-    claimed.deaths, claimed.checkpoint,
+    claimed.deaths, claimed.checkpoint, claimed.largest_stack,
     (SELECT trials.state::text FROM trials WHERE trials.trial_id = claimed.trial_id) AS trial_state,
     EXISTS (
         SELECT FROM trial_system_attributes AS written
         WHERE written.trial_id = claimed.trial_id AND written.key = 'tuner:history'
     ) AS sampled,
-    (SELECT count(DISTINCT worker_id) FROM died) AS dead_workers,
-    EXISTS (SELECT FROM died WHERE worker_id = %(worker)s) AS died_here,
-    claimed.deaths >= %(max_deaths)s AND {_ELSEWHERE.format(trial="claimed", died="died")} AS elsewhere,
-    (SELECT jsonb_build_array(ended, reason) FROM died ORDER BY attempt DESC LIMIT 1) AS last_death
-FROM spent LEFT JOIN finished ON true LEFT JOIN claimed ON true"""
+    (SELECT count(DISTINCT worker_id) FROM died WHERE died.trial_id = claimed.trial_id) AS dead_workers,
+    EXISTS (SELECT FROM died WHERE died.trial_id = claimed.trial_id AND worker_id = %(worker)s) AS died_here,
+    claimed.deaths >= %(max_deaths)s
+        AND {_ELSEWHERE.format(trial="claimed", died="(SELECT * FROM died WHERE died.trial_id = claimed.trial_id)")}
+        AS elsewhere,
+    (SELECT jsonb_build_array(ended, reason) FROM died WHERE died.trial_id = claimed.trial_id
+        ORDER BY attempt DESC LIMIT 1) AS last_death,
+    supply.next, spent.open + supply.next - spent.trials AS open,
+    spent.numbers - (supply.next - spent.trials) AS numbers, supply.waiting, supply.slots
+FROM spent LEFT JOIN finished ON true LEFT JOIN claimed ON true CROSS JOIN LATERAL (
+    SELECT greatest(spent.trials, (SELECT max(number) + 1 FROM fresh)) AS next,
+        ARRAY(
+            SELECT number FROM tuner.lease
+            WHERE study_id = %(study)s AND outcome IS NULL AND trial_id NOT IN (SELECT trial_id FROM free)
+                AND (lease_until IS NULL OR lease_until < clock_timestamp())
+            UNION ALL SELECT number FROM skipped ORDER BY number
+        ) AS waiting,
+        (SELECT coalesce(sum(slots), 1)::int FROM tuner.worker
+            WHERE ended_at IS NULL AND last_seen > clock_timestamp() - lease
+                AND (studies IS NULL OR %(study)s = ANY (studies))) AS slots
+) AS supply
+ORDER BY claimed.number"""
 
 WRITE_POINT = f"""
 WITH held AS (
@@ -215,7 +257,8 @@ SELECT trial_id FROM tuner.lease WHERE trial_id = %(trial)s AND attempt = %(atte
 
 _GIVE_BACK = """
 WITH held AS (
-    UPDATE tuner.lease SET lease_until = NULL, deaths = deaths + %(died)s, seconds = lease.seconds + {seconds_held}
+    UPDATE tuner.lease SET lease_until = NULL, deaths = deaths + %(died)s, seconds = lease.seconds + {seconds_held},
+        largest_stack = least(lease.largest_stack, %(largest_stack)s)
     WHERE {whose} RETURNING trial_id, attempt
 ), closed AS (
     UPDATE tuner.attempt SET ended = %(ended)s, ended_at = clock_timestamp(), reason = %(reason)s

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from optuna.distributions import distribution_to_json
 
@@ -20,6 +20,7 @@ from tuner.spec.space import Point, Space
 from tuner.states import Outcome, StudyState, TrialState
 from tuner.storage import claim_statements as sql
 from tuner.storage.connection import Database, Row
+from tuner.storage.history import HISTORY_KEY
 
 log = logging.getLogger("tuner.storage")
 
@@ -43,6 +44,23 @@ class Claim:
     deaths: int = 0
     checkpoint: str | None = None  # below the artifacts folder
     sampled: bool = False  # an earlier attempt wrote its point
+    largest_stack: int | None = None  # so many trials may train together where it is among them; None: any number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Supply:
+    """What a study has left to give out, after a claim."""
+
+    waiting: Sequence[int] = ()  # numbers that nobody holds: given back, lost or skipped
+    next: int = 0  # the lowest new number
+    numbers: int = 0  # that the budget allows from there on
+    open: int = 0  # trials that have not ended, whoever holds them
+    slots: int = 1  # of all live workers that serve the study
+
+    @property
+    def share(self) -> int:
+        """Trials of one slot, where all that is to be trained is divided among the slots."""
+        return -(-(self.open + self.numbers) // self.slots)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +68,7 @@ class Nothing:
     """No trial to be had now. Unless the study has ended, other workers may still give some back."""
 
     state: StudyState | None  # None: the study was deleted
-    open: int = 0  # trials that others hold
+    open: int = 0  # trials that were begun and have not ended
     reason: str | None = None  # why it was paused, where no person did it
 
     @property
@@ -76,30 +94,110 @@ class Ending:
 
 
 def claim(db: Database, study_id: int, worker_id: UUID, request: UUID) -> Claim | Nothing:
-    """The next trial of a study: one that lost its worker, one given back, else a new number.
+    """The next trial of a study: one that lost its worker, one given back or skipped, else a new number.
 
     `request` names this claim: repeated with the same one, because the answer was lost, it gives the same trial.
     """
-    call = {"study": study_id, "worker": worker_id, "request": request, "max_deaths": MAX_DEATHS}
+    found, _ = claim_first(db, study_id, worker_id, request)
+    return found
+
+
+def claim_first(db: Database, study_id: int, worker_id: UUID, request: UUID) -> tuple[Claim | Nothing, Supply]:
+    """What `claim` gives, and what is left after it."""
+    found, supply = _claim(db, study_id, worker_id, request, most=1)
+    return (found if isinstance(found, Nothing) else found[0]), supply
+
+
+def claim_beside(
+    db: Database,
+    beside: Sequence[Held],
+    worker_id: UUID,
+    request: UUID,
+    *,
+    numbers: Sequence[int],
+    most: int,
+    largest_stack: int | None = None,
+) -> tuple[Sequence[Claim], Supply]:
+    """Trials to train together with those that a slot holds: at most so many, of these numbers, the lowest first.
+
+    New numbers are given out as far as the budget allows. Those skipped below them wait, and are free for all. Only
+    trials that bear stacks as large as those beside them are given.
+    """
+    found, supply = _claim(
+        db,
+        beside[0].study_id,
+        worker_id,
+        request,
+        most=most,
+        numbers=numbers,
+        beside=[held.trial_id for held in beside],
+        largest_stack=largest_stack,
+    )
+    return (() if isinstance(found, Nothing) else found), supply
+
+
+def supply(db: Database, study_id: int, worker_id: UUID) -> Supply:
+    """What a study has left to give out; nothing is claimed."""
+    return _claim(db, study_id, worker_id, uuid4(), most=0)[1]
+
+
+def _claim(
+    db: Database,
+    study_id: int,
+    worker_id: UUID,
+    request: UUID,
+    *,
+    most: int,
+    numbers: Sequence[int] | None = None,  # None: any
+    beside: Sequence[int] = (),  # ids of trials
+    largest_stack: int | None = None,
+) -> tuple[Sequence[Claim] | Nothing, Supply]:
+    """At least one trial, or why there is none."""
+    call = {
+        "study": study_id,
+        "worker": worker_id,
+        "request": request,
+        "max_deaths": MAX_DEATHS,
+        "most": most,
+        "numbers": None if numbers is None else list(numbers),
+        "beside": list(beside),
+        "largest_stack": largest_stack,
+    }
     while True:
-        row = next(iter(db.execute(sql.CLAIM, **call)), None)
-        if row is None:
-            return Nothing(state=None)
+        rows = db.execute(sql.CLAIM, **call)
+        if not rows:
+            return Nothing(state=None), Supply()
+        row = rows[0]
+        supply = Supply(waiting=row.waiting, next=row.next, numbers=row.numbers, open=row.open, slots=row.slots)
         if row.trial_id is None:
-            return Nothing(state=StudyState(row.state), open=row.open, reason=row.reason)
-        held = Held(study_id=study_id, trial_id=row.trial_id, number=row.number, attempt=row.attempt)
-        if TrialState(row.trial_state or TrialState.RUNNING).finished:
-            adopt(db, held)
-        elif row.state == StudyState.CANCELLED:
-            tell(db, held, Ending(outcome=Outcome.CANCELLED, reason=sql.CANCELLED_REASON))
-        elif row.deaths >= MAX_DEATHS and (row.dead_workers > 1 or not row.elsewhere):
-            ending = _given_up(row)
-            log.warning("trial %d %s: %s", held.number, ending.outcome, ending.reason)
-            tell(db, held, ending)
-        elif row.deaths >= MAX_DEATHS and row.died_here:
-            give_back(db, held, reason="left to another worker: it died here too often")
-        else:
-            return Claim(held=held, deaths=row.deaths, checkpoint=row.checkpoint, sampled=row.sampled)
+            return Nothing(state=StudyState(row.state), open=row.begun, reason=row.reason), supply
+        usable = [claim for row in rows if (claim := _usable(db, study_id, row)) is not None]
+        if usable:
+            return usable, supply
+
+
+def _usable(db: Database, study_id: int, row: Row) -> Claim | None:
+    """The trial, unless there is nothing more to train of it, or not here."""
+    held = Held(study_id=study_id, trial_id=row.trial_id, number=row.number, attempt=row.attempt)
+    if TrialState(row.trial_state or TrialState.RUNNING).finished:
+        adopt(db, held)
+    elif row.state == StudyState.CANCELLED:
+        tell(db, held, Ending(outcome=Outcome.CANCELLED, reason=sql.CANCELLED_REASON))
+    elif row.deaths >= MAX_DEATHS and (row.dead_workers > 1 or not row.elsewhere):
+        ending = _given_up(row)
+        log.warning("trial %d %s: %s", held.number, ending.outcome, ending.reason)
+        tell(db, held, ending)
+    elif row.deaths >= MAX_DEATHS and row.died_here:
+        give_back(db, held, reason="left to another worker: it died here too often")
+    else:
+        return Claim(
+            held=held,
+            deaths=row.deaths,
+            checkpoint=row.checkpoint,
+            sampled=row.sampled,
+            largest_stack=row.largest_stack,
+        )
+    return None
 
 
 def _given_up(row: Row) -> Ending:
@@ -124,7 +222,7 @@ def write_point(db: Database, held: Held, space: Space, point: Point, history: M
             names=list(parameters),
             values=[float(kind.to_internal_repr(point[name])) for name, kind in parameters.items()],
             distributions=[distribution_to_json(kind) for kind in parameters.values()],
-            attributes={"tuner:history": dict(history)},
+            attributes={HISTORY_KEY: dict(history)},
         )
     )
 
@@ -155,15 +253,34 @@ def tell(db: Database, held: Held, ending: Ending, progress: Progress | None = N
     )
 
 
-def give_back(db: Database, held: Held, *, death: Outcome | None = None, reason: str | None = None) -> bool:
-    """Frees a trial to be gone on with from its checkpoint; `death`: its process crashed or hung, which is counted."""
+def give_back(
+    db: Database,
+    held: Held,
+    *,
+    death: Outcome | None = None,
+    reason: str | None = None,
+    largest_stack: int | None = None,
+) -> bool:
+    """Frees a trial to be gone on with from its checkpoint; `death`: its process crashed or hung, which is counted.
+
+    `largest_stack`: from now on it is trained with fewer others, for one of those that it was trained with did harm.
+    """
     ended = GIVEN_BACK if death is None else death.value
-    return _accepted(db.execute(sql.GIVE_BACK, **_fence(held), died=int(death is not None), ended=ended, reason=reason))
+    return _accepted(
+        db.execute(
+            sql.GIVE_BACK,
+            **_fence(held),
+            died=int(death is not None),
+            ended=ended,
+            reason=reason,
+            largest_stack=largest_stack,
+        )
+    )
 
 
 def give_back_all(db: Database, worker_id: UUID, reason: str) -> None:
     """Frees every trial that a worker which is about to end still holds."""
-    db.execute(sql.GIVE_BACK_ALL, worker=worker_id, died=0, ended=GIVEN_BACK, reason=reason)
+    db.execute(sql.GIVE_BACK_ALL, worker=worker_id, died=0, ended=GIVEN_BACK, reason=reason, largest_stack=None)
 
 
 @dataclass(frozen=True, kw_only=True)

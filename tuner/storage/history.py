@@ -8,6 +8,8 @@ from tuner.search.history import Direction, History
 from tuner.storage.connection import Database
 from tuner.storage.frozen import COLUMNS, DETAILS, frozen_trial
 
+HISTORY_KEY = "tuner:history"  # a system attribute: what a trial's sampler looked at; it has a point
+
 # Finished trials never change and are numbered in the order of their commits, so what was seen need not be read again.
 _NEW = f"""
 SELECT lease.finish_seq, {COLUMNS} FROM tuner.lease JOIN trials USING (trial_id) {DETAILS}
@@ -15,6 +17,12 @@ WHERE lease.study_id = %(study)s AND (
     lease.finish_seq > %(seen)s OR (lease.outcome IS NULL AND lease.lease_until IS NOT NULL)
 )
 ORDER BY lease.finish_seq, trials.number"""
+
+_WAITING = f"""
+SELECT {COLUMNS} FROM tuner.lease JOIN trials USING (trial_id) {DETAILS}
+WHERE lease.study_id = %(study)s AND lease.outcome IS NULL
+    AND (lease.lease_until IS NULL OR lease.lease_until < clock_timestamp())
+ORDER BY trials.number"""
 
 
 class HistoryReader:
@@ -42,3 +50,7 @@ class HistoryReader:
             running=tuple(running),
             finish_seq=self._finish_seq,
         )
+
+    def waiting(self, db: Database) -> list[FrozenTrial]:
+        """Trials that nobody holds, by number, whether they have a point yet or not."""
+        return [frozen_trial(row) for row in db.execute(_WAITING, study=self._study_id)]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from tuner import __version__
 from tuner.errors import InvalidInput, NotFound
+from tuner.spec.config import TrialConfig
 from tuner.spec.search import BudgetConfig
+from tuner.spec.space import Point
+from tuner.spec.stacking import Engine, with_engine
 from tuner.spec.study import StudySpec, spec_from_document
 from tuner.states import StudyState, TrialState
 from tuner.storage import study_statements as sql
@@ -25,6 +29,7 @@ class Spent:
 
     trials: int  # highest number + 1, whatever their outcome
     open: int  # of these, not ended
+    begun: int  # of these, once begun: the others were skipped, for trials of another shape
     epochs: int  # trained and reported
     reserved_epochs: int  # these, and all that the open trials may still train
     seconds: float  # of training
@@ -44,15 +49,25 @@ class StudyRecord:
     document: Mapping[str, Any]  # the study file, defaults filled in
     budget: BudgetConfig
     epochs: int  # of a trial
+    engine: Engine | None  # that trains it; None: not measured yet
+    compared: bool  # it is part of a comparison
     state: StudyState
     reason: str | None  # why it was paused, where no person did it
     versions: Mapping[str, Any]  # of tuner, Python, torch … that made it
     created_at: datetime
     ended_at: datetime | None
 
-    @property
+    @cached_property
     def spec(self) -> StudySpec:
         return spec_from_document(self.name, self.document)
+
+    def resolve(self, point: Point) -> TrialConfig:
+        """The trial that a point stands for, with the engine by which this study is trained.
+
+        Raises KeyError where the point lacks an active parameter.
+        """
+        config = self.spec.space.resolve(point)
+        return config if self.engine is None else with_engine(config, self.engine.name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +99,7 @@ def create_study(db: Database, spec: StudySpec, versions: Mapping[str, Any]) -> 
         document=spec.document,
         budget=spec.budget.model_dump(mode="json"),
         epochs=spec.epochs,
+        engine=asdict(Engine(name="single")) if spec.engine == "single" else None,
         versions=versions,
     )
     return get_study(db, spec.name) if rows else None
@@ -103,6 +119,17 @@ def get_study(db: Database, name: str) -> StudyRecord:
 def running_studies(db: Database) -> list[StudyRecord]:
     """Those that give out trials, the oldest first."""
     return [_record(row) for row in db.execute(sql.RUNNING)]
+
+
+def settle_engine(db: Database, study_id: int, engine: Engine | None) -> Engine | None:
+    """Stores by which engine a study is trained, it and all that it is compared with, unless that is settled.
+
+    Returns what is stored: whoever was first has decided. With None it only takes over what the others have; what it
+    returns is then None where nothing is settled.
+    """
+    rows = db.execute(sql.SETTLE_ENGINE, study=study_id, engine=None if engine is None else asdict(engine))
+    stored = rows[0].engine if rows else None
+    return engine if stored is None else Engine(**stored)
 
 
 def list_studies(db: Database) -> list[StudySummary]:
@@ -134,6 +161,7 @@ def spent(db: Database, study_id: int) -> Spent:
     return Spent(
         trials=row.trials,
         open=row.open,
+        begun=row.begun,
         epochs=row.epochs,
         reserved_epochs=row.reserved_epochs,
         seconds=row.seconds,
@@ -183,6 +211,8 @@ def _record(row: Row) -> StudyRecord:
         document=row.document,
         budget=BudgetConfig.model_validate(row.budget),
         epochs=row.epochs,
+        engine=None if row.engine is None else Engine(**row.engine),
+        compared=row.compared,
         state=StudyState(row.state),
         reason=row.reason,
         versions=row.versions,

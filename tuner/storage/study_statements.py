@@ -10,16 +10,19 @@ WITH made AS (
     INSERT INTO public.study_directions (study_id, objective, direction)
     SELECT study_id, 0, %(direction)s::public.studydirection FROM made
 )
-INSERT INTO tuner.study (study_id, document, budget, epochs, versions)
-SELECT study_id, %(document)s, %(budget)s, %(epochs)s, %(versions)s FROM made
+INSERT INTO tuner.study (study_id, document, budget, epochs, engine, versions)
+SELECT study_id, %(document)s, %(budget)s, %(epochs)s, %(engine)s, %(versions)s FROM made
 RETURNING study_id"""
 
-GET = """
-SELECT studies.study_name, study.* FROM public.studies JOIN tuner.study USING (study_id)
+_RECORD = """studies.study_name, study.*,
+    EXISTS (SELECT FROM tuner.comparison_study WHERE comparison_study.study_id = study.study_id) AS compared"""
+
+GET = f"""
+SELECT {_RECORD} FROM public.studies JOIN tuner.study USING (study_id)
 WHERE studies.study_name = %(name)s"""
 
-RUNNING = """
-SELECT studies.study_name, study.* FROM public.studies JOIN tuner.study USING (study_id)
+RUNNING = f"""
+SELECT {_RECORD} FROM public.studies JOIN tuner.study USING (study_id)
 WHERE study.state IN ('running', 'stopping') OR study.state = 'cancelled'
     AND EXISTS (SELECT FROM tuner.lease WHERE lease.study_id = study.study_id AND lease.outcome IS NULL)
 ORDER BY study_id"""
@@ -50,6 +53,18 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS best ON true
 ORDER BY study.created_at, study.study_id"""
+
+# The first decides for all that are compared with it. Locked in one order, so that two deciders wait for each other.
+_COMPARED = """SELECT %(study)s UNION
+    SELECT other.study_id FROM tuner.comparison_study AS mine JOIN tuner.comparison_study AS other USING (comparison_id)
+    WHERE mine.study_id = %(study)s"""
+SETTLE_ENGINE = f"""
+SELECT FROM tuner.study WHERE study_id IN ({_COMPARED}) ORDER BY study_id FOR UPDATE;
+UPDATE tuner.study SET engine = coalesce(
+    (SELECT engine FROM tuner.study WHERE study_id IN ({_COMPARED}) AND engine IS NOT NULL ORDER BY study_id LIMIT 1),
+    %(engine)s)
+WHERE study_id IN ({_COMPARED}) AND engine IS NULL;
+SELECT engine FROM tuner.study WHERE study_id = %(study)s"""
 
 SET_BUDGET = """
 UPDATE tuner.study SET budget = %(budget)s, document = document || jsonb_build_object('budget', %(budget)s::jsonb)

@@ -38,6 +38,7 @@ class TrialRecord:
     finish_seq: int | None  # its place in the order of finishing, from 1
     started_at: datetime | None
     ended_at: datetime | None
+    shared: int = 1  # trials that share its slot, and the slot's seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,8 @@ class TrialDetails:
 _TRIALS = f"""
 SELECT trials.trial_id, trials.number, trials.state::text, trials.datetime_start, trials.datetime_complete,
     coalesce(lease.epoch, 0) AS epochs, coalesce(lease.attempt, 0) AS attempts, coalesce(lease.deaths, 0) AS deaths,
-    lease.outcome, CASE WHEN lease.lease_until < clock_timestamp() THEN 'its worker is lost: another will take it'
+    coalesce(lease.shared, 1) AS shared, lease.outcome,
+    CASE WHEN lease.lease_until < clock_timestamp() THEN 'its worker is lost: another will take it'
         ELSE coalesce(lease.reason, (
             SELECT reason FROM tuner.attempt
             WHERE attempt.trial_id = trials.trial_id AND attempt.attempt > lease.forgiven AND ended_at IS NOT NULL
@@ -190,6 +192,7 @@ def _record(row: Row) -> TrialRecord:
         finish_seq=row.finish_seq,
         started_at=_utc(row.datetime_start),
         ended_at=_utc(row.datetime_complete),
+        shared=row.shared,
     )
 
 

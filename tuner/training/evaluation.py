@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Generator
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -12,9 +13,11 @@ from tuner.spec.config import Task, TrialConfig
 from tuner.training import checkpoint, data
 from tuner.training.batches import Batches, open_part
 from tuner.training.data import PartName
-from tuner.training.metrics import SUMS, Means
+from tuner.training.metrics import METRICS, Means
 from tuner.training.models import build, with_weights
 from tuner.training.randomness import CPU
+
+Answer = TypeVar("Answer")
 
 # Examples at a time. On a CPU activations should stay in its cache: of a CNN on Fashion-MNIST 256 at once take
 # twice as long as 64.
@@ -22,14 +25,19 @@ BATCH = {"cpu": 64}
 LARGE_BATCH = 1024
 
 
-@torch.inference_mode()
-def evaluate(model: nn.Module, part: Batches, task: Task, step: Callable[[], None] = lambda: None) -> dict[str, float]:
-    """Metrics of the task, means over the part's examples; `step` is called after each batch."""
+def batch_size(device: torch.device) -> int:
+    return BATCH.get(device.type, LARGE_BATCH)
+
+
+def evaluation(model: nn.Module, part: Batches, task: Task) -> Generator[None, None, list[dict[str, float]]]:
+    """Metrics of the task, means over the part's examples, for this one model; a batch at a time."""
     model.eval()
-    means = Means(part.device)
-    for inputs, targets in part.batches(BATCH.get(part.device.type, LARGE_BATCH)):
-        means.add(SUMS[task](model(inputs), targets), len(targets))
-        step()
+    means = Means(1, part.device)
+    for inputs, targets in part.batches(batch_size(part.device)):
+        with torch.inference_mode():  # not around the loop: whoever takes the steps may do others between them
+            metrics = METRICS[task](model(inputs), targets)
+            means.add({name: values.sum() for name, values in metrics.items()}, len(targets))
+        yield
     return means.read()
 
 
@@ -40,3 +48,18 @@ def score(
     info = data.info(data_folder)
     model = with_weights(build(config.model, info), checkpoint.load(kept).best.model).to(device)
     return evaluate(model, open_part(data.part(data_folder, part), info, device), info.task)
+
+
+def evaluate(model: nn.Module, part: Batches, task: Task) -> dict[str, float]:
+    """The same at once."""
+    return finish(evaluation(model, part, task))[0]
+
+
+def finish(steps: Generator[None, None, Answer]) -> Answer:
+    """Takes all steps, one after the other."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            answer: Answer = end.value
+            return answer

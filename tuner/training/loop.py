@@ -1,133 +1,253 @@
-"""A trial's training: start or resume, then step, evaluate, keep the best, checkpoint and report, epoch by epoch."""
+"""Training trials: start or resume, then step, evaluate, keep the best, checkpoint and report, epoch by epoch."""
 
 from __future__ import annotations
 
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import torch
 
 from tuner.errors import ArtifactError
+from tuner.spec.stacking import shape_of
 from tuner.states import Outcome
 from tuner.training import checkpoint, data
+from tuner.training.agreement import agree
+from tuner.training.checkpoint import Checkpoint
+from tuner.training.course import Course, Diverged, Member, Weights
 from tuner.training.errors import InfeasibleModel
 from tuner.training.models import parameter_count
-from tuner.training.progress import Epoch, Phase, Progress, Result, Stop
-from tuner.training.state import Diverged, Member, State
-
-__all__ = ["CHECKPOINT_SECONDS", "Epoch", "Member", "Result", "Stop", "train"]
+from tuner.training.progress import Phase, Progress, Result, Run, Stop
+from tuner.training.stack import Stack
+from tuner.training.state import State
 
 log = logging.getLogger("tuner.training")
 
 CHECKPOINT_SECONDS = 2.0  # of work: at most so much, or one epoch if it is longer, is ever repeated
 
+Joining = Callable[[], Sequence[Run]]  # runs that have arrived meanwhile; it does not wait for them
+Answer = TypeVar("Answer")
+
+
+class Network(Protocol):
+    """What trains: one trial's network, or a stack of several."""
+
+    @property
+    def courses(self) -> list[Course]: ...
+
+    def train(self) -> Generator[None, None, list[float]]: ...
+
+    def evaluate(self) -> Generator[None, None, list[dict[str, float]]]: ...
+
+    def weights(self, course: Course) -> Weights: ...
+
+    def checkpoint(self, course: Course) -> Checkpoint: ...
+
+    def restore(self, course: Course, kept: Checkpoint) -> None: ...
+
 
 def train(
-    member: Member,
-    data_folder: Path,
-    *,
-    device: torch.device,
-    folder: Path,
-    resume: Path | None,
-    stop: Callable[[], Stop],
-    report: Callable[[Epoch, Path | None], None],
-    progress: Progress,
-) -> Result:
-    """Trains a trial on prepared data from its first epoch, or from the checkpoint `resume`, to its last.
+    runs: Sequence[Run], data_folder: Path, *, device: torch.device, joining: Joining, progress: Progress
+) -> None:
+    """Trains runs of one study on prepared data, and those that `joining` gives meanwhile, until all have ended.
 
-    `stop` is asked and `progress` ticks at every step. Each epoch is reported, with the path of its checkpoint
-    (below `folder`) where one was due: so often that no CHECKPOINT_SECONDS of work are without one, at the last epoch
-    and at Stop.AFTER_EPOCH. Killed at any time and resumed, a trial ends with the same curve and weights to the bit:
-    on a CPU with the same number of threads, on a GPU with `training.deterministic`.
+    Those of one shape train together as a stack; others wait for their turn.
 
-    What is the trial's own fault is an outcome: DIVERGED, OUT_OF_MEMORY, INFEASIBLE. Raises ArtifactError for
+    A run is asked whether to stop, and `progress` ticks, at every step. Each epoch is reported, with the path of its
+    checkpoint (below the run's folder) where one was due: so often that no CHECKPOINT_SECONDS of work are without one,
+    at the last epoch and at Stop.AFTER_EPOCH. Killed at any time and resumed, a trial ends with the same curve and
+    weights to the bit: on a CPU with the same number of threads, on a GPU with `training.deterministic`.
+
+    What is a trial's own fault is an outcome: DIVERGED, OUT_OF_MEMORY, INFEASIBLE. Raises ArtifactError for
     checkpoints that cannot be read or written, DataError for data that cannot be read.
     """
-    training = member.config.training
-    watch = _Watch(stop, progress)
-    state: State | None = None
-    parameters = 0
+    for _ in Lane(data_folder, device, joining, progress).steps(runs):
+        pass
 
-    def result(outcome: Outcome | None, reason: str | None = None) -> Result:
-        return Result(outcome=outcome, reason=reason, epochs=state.epoch if state else 0, parameters=parameters)
 
-    try:
-        with _repeatable(training.deterministic and device.type == "cuda"):
-            progress.enter(Phase.START)
-            parameters = parameter_count(member.config.model, data.info(data_folder))
-            state = State(member, data_folder, device)
-            if resume is not None:
-                _restore(state, resume)
-            saved = state.seconds
-            while state.epoch < training.epochs and not watch.draining:
-                began = time.monotonic()
-                progress.enter(Phase.TRAIN)
-                train_loss = state.train(watch.step)
-                progress.enter(Phase.EVALUATE)
-                metrics = {**state.evaluate(watch.step), "train_loss": train_loss}
-                epoch = state.finish_epoch(metrics, time.monotonic() - began)
+@dataclass(kw_only=True, eq=False)
+class _Trial:
+    """A run while it trains."""
 
-                path = None
-                last = state.epoch == training.epochs
-                due = state.seconds - saved + epoch.seconds >= CHECKPOINT_SECONDS  # by the end of another such epoch
-                if last or watch.draining or due:
-                    progress.enter(Phase.SAVE)
-                    path = folder / f"{state.epoch}.ckpt"
-                    checkpoint.save(state.checkpoint(), path)
-                    saved = state.seconds
-                report(epoch, path)
-        return result(Outcome.COMPLETE if state.epoch == training.epochs else None)
-    except _Stopped:
-        return result(None)
-    except Diverged as error:
-        return result(Outcome.DIVERGED, str(error))
-    except InfeasibleModel as error:
-        return result(Outcome.INFEASIBLE, str(error))
-    except (MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
-            raise
-        what = str(error).partition("\n")[0] or type(error).__name__
-        return result(Outcome.OUT_OF_MEMORY, f"out of memory on {device}: {what}")
+    run: Run
+    course: Course = field(init=False)
+    epochs: int = 0  # trained, in all attempts
+    saved_at: float = field(default_factory=time.monotonic)  # its last checkpoint, or its start
+    ended: bool = False
+
+
+class Lane:
+    """Trains one network after the other. Several lanes can take turns in one process, a step at a time."""
+
+    def __init__(self, data_folder: Path, device: torch.device, joining: Joining, progress: Progress) -> None:
+        self._data_folder = data_folder
+        self._device = device
+        self._joining = joining
+        self._progress = progress
+        self._waiting: list[Run] = []
+        self._trials: list[_Trial] = []  # of the network that trains now, in the order of its courses
+        self._parameters = 0
+
+    def steps(self, runs: Sequence[Run]) -> Iterator[None]:
+        """Trains the runs, and those that join, until all have ended; gives way after each step."""
+        self._waiting += runs
+        while self._waiting:
+            first = self._waiting.pop(0)
+            with _repeatable(first.config.training.deterministic and self._device.type == "cuda"):
+                yield from self._train(first)
+            self._waiting += self._joining()
+
+    def _train(self, first: Run) -> Iterator[None]:
+        """Trains a run with all that can train beside it, and those that join them."""
+        self._progress.enter(Phase.START)
+        self._trials = [_Trial(run=first)]
+        self._trials += [_Trial(run=run) for run in self._beside([first])]
+        self._parameters = 0
+        try:
+            self._parameters = parameter_count(first.config.model, data.info(self._data_folder))
+            network = self._network()
+            while not all(trial.ended for trial in self._trials):
+                yield from self._train_epoch(network)
+                if isinstance(network, Stack):
+                    self._exchange(network)
+        except _Stopped:
+            self._end_all(None)
+        except Diverged as error:
+            self._end_all(Outcome.DIVERGED, str(error))
+        except InfeasibleModel as error:
+            self._end_all(Outcome.INFEASIBLE, str(error))
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            what = str(error).partition("\n")[0] or type(error).__name__
+            self._end_all(Outcome.OUT_OF_MEMORY, f"out of memory on {self._device}: {what}")
+
+    def _network(self) -> Network:
+        """Of the trials, each from its checkpoint if it has one."""
+        members = [_member(trial.run) for trial in self._trials]
+        network: Network
+        if shape_of(members[0].config) is None:
+            network = State(members[0], self._data_folder, self._device)
+        else:
+            network = Stack(members, self._data_folder, self._device)
+        for trial, course in zip(self._trials, network.courses, strict=True):
+            trial.course = course
+            _resume(network, trial)
+        return network
+
+    def _train_epoch(self, network: Network) -> Iterator[None]:
+        began = time.monotonic()
+        self._progress.enter(Phase.TRAIN)
+        losses = yield from self._watched(network.train())
+        self._progress.enter(Phase.EVALUATE)
+        metrics = yield from self._watched(network.evaluate())
+        seconds = time.monotonic() - began
+        for trial, loss, measured in zip(self._trials, losses, metrics, strict=True):
+            self._finish_epoch(network, trial, {"train_loss": loss, **measured}, seconds)
+
+    def _finish_epoch(self, network: Network, trial: _Trial, metrics: dict[str, float], seconds: float) -> None:
+        """Reports an epoch that took so long, with a checkpoint where one is due; ends the trial if it is over."""
+        course = trial.course
+        try:
+            epoch = course.finish_epoch(metrics, seconds / len(self._trials), lambda: network.weights(course))
+        except Diverged as error:
+            self._end(trial, Outcome.DIVERGED, str(error))
+            return
+        trial.epochs = epoch.epoch
+        last = epoch.epoch == course.config.training.epochs
+        stop = trial.run.stop()
+        if stop is Stop.NOW and not last:
+            self._end(trial, None)
+            return
+        path = None
+        due = time.monotonic() - trial.saved_at + seconds >= CHECKPOINT_SECONDS  # by the end of another such epoch
+        if last or due or stop is Stop.AFTER_EPOCH:
+            self._progress.enter(Phase.SAVE)
+            path = trial.run.folder / f"{epoch.epoch}.ckpt"
+            checkpoint.save(network.checkpoint(course), path)
+            trial.saved_at = time.monotonic()
+        trial.run.report(epoch, path)
+        if last or stop is Stop.AFTER_EPOCH:
+            self._end(trial, Outcome.COMPLETE if last else None)
+
+    def _watched(self, steps: Generator[None, None, Answer]) -> Generator[None, None, Answer]:
+        """Looks both ways at every step: says that the training lives, and asks whether any trial should go on."""
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                answer: Answer = end.value
+                return answer
+            self._progress.tick()
+            if all(trial.run.stop() is Stop.NOW for trial in self._trials):
+                raise _Stopped
+            yield
+
+    def _exchange(self, stack: Stack) -> None:
+        """Between two epochs: those that have ended leave the stack, and others join it."""
+        for trial in self._trials:
+            if trial.ended:
+                stack.remove(trial.course)
+        self._trials = [trial for trial in self._trials if not trial.ended]
+        self._waiting += self._joining()
+        if not self._trials:
+            return
+        for run in self._beside([trial.run for trial in self._trials]):
+            trial = _Trial(run=run)
+            trial.course = stack.add(_member(run))
+            self._trials.append(trial)
+            _resume(stack, trial)
+
+    def _beside(self, runs: Sequence[Run]) -> list[Run]:
+        """Takes out of those that wait the ones that can train in one network with these."""
+        shape = shape_of(runs[0].config)
+        others = [run for run in self._waiting if shape is not None and shape_of(run.config) == shape]
+        if not others or not agree([_member(run) for run in (*runs, *others)], self._data_folder, self._device):
+            return []
+        self._waiting = [run for run in self._waiting if run not in others]
+        return others
+
+    def _end(self, trial: _Trial, outcome: Outcome | None, reason: str | None = None) -> None:
+        trial.ended = True
+        trial.run.end(Result(outcome=outcome, reason=reason, epochs=trial.epochs, parameters=self._parameters))
+
+    def _end_all(self, outcome: Outcome | None, reason: str | None = None) -> None:
+        for trial in self._trials:
+            if not trial.ended:
+                self._end(trial, outcome, reason)
 
 
 class _Stopped(Exception):
     """Stop.NOW was seen."""
 
 
-class _Watch:
-    """Looks both ways at every step: says that the training lives, and asks whether it should."""
-
-    def __init__(self, stop: Callable[[], Stop], progress: Progress) -> None:
-        self.draining = False  # Stop.AFTER_EPOCH was seen
-        self._stop = stop
-        self._progress = progress
-
-    def step(self) -> None:
-        self._progress.tick()
-        match self._stop():
-            case Stop.NOW:
-                raise _Stopped
-            case Stop.AFTER_EPOCH:
-                self.draining = True
+def _member(run: Run) -> Member:
+    return Member(config=run.config, seed=run.seed, number=run.number)
 
 
-def _restore(state: State, path: Path) -> None:
-    """A checkpoint that cannot be read costs the epochs behind it, not the trial: they repeat to the bit.
+def _resume(network: Network, trial: _Trial) -> None:
+    """From the trial's checkpoint, if it has one.
 
-    Raises ArtifactError for one of another trial, or of this one on other data.
+    A checkpoint that cannot be read costs the epochs behind it, not the trial: they repeat to the bit. Raises
+    ArtifactError for one of another trial, or of this one on other data.
     """
+    path = trial.run.resume
+    if path is None:
+        return
     try:
         kept = checkpoint.load(path)
     except ArtifactError as error:
         log.warning("%s; training begins anew", error)
         return
-    if kept.digest != state.digest:
+    if kept.digest != trial.course.digest:
         raise ArtifactError(f"the checkpoint {path} is of another configuration, seed or data set")
-    state.restore(kept)
+    network.restore(trial.course, kept)
+    trial.epochs = kept.epoch
 
 
 @contextmanager

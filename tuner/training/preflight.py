@@ -12,10 +12,11 @@ import torch
 
 from tuner.spec.config import TrialConfig
 from tuner.spec.space import Choices, Parameter, Point, Space, Value
+from tuner.training.course import Member
 from tuner.training.data import DataInfo
 from tuner.training.errors import InfeasibleModel
 from tuner.training.models import parameter_count
-from tuner.training.state import Member, State
+from tuner.training.state import State
 
 TIMED_STEPS = 5
 TURNAROUND_SECONDS = 0.015  # measured: to claim a trial, keep its checkpoint and tell its end, whatever it trains

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from pathlib import Path
 from typing import Protocol
 
+from tuner.spec.config import TrialConfig
 from tuner.states import Outcome
 
 
@@ -21,7 +23,7 @@ class Epoch:
     epoch: int  # from 1
     value: float  # of the objective's metric
     metrics: Mapping[str, float]  # of the validation part, and "train_loss"
-    seconds: float  # it took, with its evaluation
+    seconds: float  # it took, with its evaluation; of trials trained together, the trial's share
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,37 @@ class Result:
     reason: str | None
     epochs: int  # trained, in all attempts
     parameters: int  # of the model, 0 where none can be built
+
+
+class Run(Protocol):
+    """One attempt at a trial, as its training sees it: what to train, and whom to tell."""
+
+    @property
+    def config(self) -> TrialConfig: ...
+
+    @property
+    def seed(self) -> int:
+        """Of the study's search."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def folder(self) -> Path:
+        """For its checkpoints."""
+
+    @property
+    def resume(self) -> Path | None:
+        """The checkpoint to go on from."""
+
+    def stop(self) -> Stop:
+        """Asked at every step, so it has to be cheap."""
+
+    def report(self, epoch: Epoch, checkpoint: Path | None) -> None:
+        """An epoch was trained; `checkpoint`, below `folder`, where one was due."""
+
+    def end(self, result: Result) -> None:
+        """The last thing that is said of it."""
 
 
 class Phase(IntEnum):

@@ -15,7 +15,7 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,8 @@ from tuner.storage.claims import Held
 from tuner.storage.object_store import ObjectStore
 from tuner.storage.retry import until_answered
 from tuner.worker.events import Claimed, StorageAnswer, StorageFailed
-from tuner.worker.storage_thread import ClaimNext, Close, GiveBack, Report, Request, StorageThread, Tell
+from tuner.worker.requests import ClaimNext, Close, GiveBack, Report, Request, Tell
+from tuner.worker.storage_thread import StorageThread
 
 
 class MakeStorage(Protocol):
@@ -36,15 +37,12 @@ class MakeStorage(Protocol):
 
 @dataclass
 class _Attempt:
-    """What a slot trains, and its files in the scratch folder."""
+    """A trial that a slot trains, and its files in the scratch folder."""
 
-    held: Held
+    slot: int
     files: TrialArtifacts
+    log: Path
     log_bytes: int = 0  # uploaded
-
-    @property
-    def log(self) -> Path:
-        return self.files.log(self.held.attempt)
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class ArtifactThread(threading.Thread):
         self._answer = answer
         self._line: queue.SimpleQueue[Request | Claimed | _Upload | _Sweep] = queue.SimpleQueue()
         self._newest: dict[Held, str] = {}  # checkpoints to upload
-        self._attempts: dict[int, _Attempt] = {}  # by slot
+        self._attempts: dict[Held, _Attempt] = {}
         self._close: Close | None = None
         self._storage = storage(sweep=lambda checkpoint: self._line.put(_Sweep(checkpoint)), answer=self._hear)
 
@@ -126,23 +124,23 @@ class ArtifactThread(threading.Thread):
             case Tell(held=held) | GiveBack(held=held):
                 self._upload_log(held)
                 self._storage.post(item)
-            case ClaimNext(slot=slot):
+            case ClaimNext(slot=slot, beside=beside):
                 self._storage.post(item)
-                self._clear(slot)
+                self._clear({held for held, attempt in self._attempts.items() if attempt.slot == slot} - {*beside})
             case Close():
                 self._storage.post(item)
-                for slot in list(self._attempts):
-                    self._clear(slot)
+                self._clear(set(self._attempts))
             case _:
                 self._storage.post(item)
 
     def _begin(self, claimed: Claimed) -> None:
-        held, resume = claimed.claim.held, claimed.claim.checkpoint
-        if resume is not None:
-            # One that is missing costs the epochs behind it, as one that is damaged does: the training starts anew.
-            self._patiently(partial(self._store.local, resume))
-        files = TrialArtifacts(root=self._store.root, study=claimed.study_folder, trial_id=held.trial_id)
-        self._attempts[claimed.slot] = _Attempt(held=held, files=files)
+        for claim in (trial.claim for trial in claimed.trials):
+            if claim.checkpoint is not None:
+                # One that is missing costs the epochs behind it, as one that is damaged does: training starts anew.
+                self._patiently(partial(self._store.local, claim.checkpoint))
+            held = claim.held
+            files = TrialArtifacts(root=self._store.root, study=claimed.study_folder, trial_id=held.trial_id)
+            self._attempts[held] = _Attempt(slot=claimed.slot, files=files, log=files.log(held.attempt))
         self._answer(claimed)
 
     def _upload(self, held: Held) -> None:
@@ -156,22 +154,20 @@ class ArtifactThread(threading.Thread):
 
     def _upload_log(self, held: Held) -> None:
         """As far as it goes; no other attempt writes this object."""
-        for attempt in self._attempts.values():
-            if attempt.held == held and attempt.log.exists():
-                size = attempt.log.stat().st_size
-                if size != attempt.log_bytes:
-                    self._patiently(partial(self._store.push, attempt.files.relative(attempt.log)))
-                    attempt.log_bytes = size
+        attempt = self._attempts.get(held)
+        if attempt is not None and attempt.log.exists():
+            size = attempt.log.stat().st_size
+            if size != attempt.log_bytes:
+                self._patiently(partial(self._store.push, attempt.files.relative(attempt.log)))
+                attempt.log_bytes = size
 
-    def _clear(self, slot: int) -> None:
-        """Removes what the slot's last trial left in the scratch folder; one that was pruned wrote to its log since."""
-        attempt = self._attempts.get(slot)
-        if attempt is None:
-            return
-        self._upload_log(attempt.held)
-        del self._attempts[slot]
-        if not any(other.held.trial_id == attempt.held.trial_id for other in self._attempts.values()):
-            shutil.rmtree(attempt.files.folder, ignore_errors=True)
+    def _clear(self, ended: Set[Held]) -> None:
+        """Removes what trials left in the scratch folder; one that was pruned wrote to its log since."""
+        for held in ended:
+            self._upload_log(held)
+            attempt = self._attempts.pop(held)
+            if not any(other.trial_id == held.trial_id for other in self._attempts):
+                shutil.rmtree(attempt.files.folder, ignore_errors=True)
 
     def _patiently(self, call: Callable[[], object]) -> None:
         until_answered(call, lost=ArtifactError)

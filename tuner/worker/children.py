@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from tuner.errors import WorkersFailed
 from tuner.training.progress import Phase
 from tuner.worker import child
-from tuner.worker.messages import Inbox, Message, Train, encode
+from tuner.worker.messages import Begin, Inbox, Measure, Message, encode
 from tuner.worker.progress import SharedProgress
 from tuner.worker.timing import PREPARE_SECONDS, START_SECONDS
 
@@ -46,11 +46,11 @@ class Child:
         finally:
             theirs.close()
 
-    def begin(self, trial: Train) -> None:
-        """Has it train; from now on it must show signs of life."""
-        self._progress.enter(Phase.START)
+    def begin(self, work: Begin | Measure) -> None:
+        """Gives it work where it had none; from now on it must show signs of life."""
+        self._progress.enter(Phase.START if isinstance(work, Begin) else Phase.PREPARE)
         self.spare()
-        self.send(trial)
+        self.send(work)
 
     def spare(self) -> None:
         """Counts its silence from now: it was the supervisor that stood still."""

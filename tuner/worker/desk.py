@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
-from tuner.search import LEARNERS, SAMPLERS, History
+from tuner.search import History
 from tuner.search.pruners import Pruner, with_curve
-from tuner.spec.space import Point
+from tuner.spec.stacking import Engine
 from tuner.states import Outcome
 from tuner.storage import claims
-from tuner.storage.claims import Ending, Held, Nothing, Progress
+from tuner.storage.claims import Claim, Ending, Held, Nothing, Progress, Supply
 from tuner.storage.connection import Database
-from tuner.storage.history import HistoryReader
+from tuner.storage.history import HISTORY_KEY, HistoryReader
 from tuner.storage.studies import StudyRecord, check_version
-from tuner.worker.events import Claimed, Pruned, Refused
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Proposal:
-    """A point for a number that may not be claimed yet, and what the sampler looked at."""
-
-    number: int
-    point: Point
-    history: Mapping[str, Any]
+from tuner.worker.events import Assigned, Claimed, Pruned, Refused
+from tuner.worker.plan import Plan
+from tuner.worker.requests import GiveBack
 
 
 @dataclass
 class _Trial:
     """What is known of a trial in training."""
 
+    shape: str | None = None
+    largest_stack: int | None = None  # so many may train together where it is among them
     curve: dict[int, float] = field(default_factory=dict)  # epoch, from 1 -> value, as reported
     attributes: dict[str, Any] = field(default_factory=dict)  # the pruner's: rungs reached
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Companions for the trials of a slot."""
+
+    shape: str
+    largest_stack: int | None
+    numbers: Sequence[int]  # any of these
+    most: int
+    proposals: bool  # and of new numbers as far as the sampler proposes the shape
 
 
 class StudyDesk:
@@ -43,61 +49,128 @@ class StudyDesk:
         Raises InvalidInput for a study that this version of tuner must not touch or does not understand.
         """
         check_version(study)
-        self._study = study
+        self.study = study
         self._sweep = sweep
         self._spec = spec = study.spec
         self._reader = HistoryReader(study.study_id, spec.objective.direction)
         self._pruner = Pruner(spec.search, spec.epochs)
+        self._plan = Plan(study, self._reader)
+        self._supply = Supply()  # as the last claim has seen it
         self._trials: dict[Held, _Trial] = {}
-        self._ahead: _Proposal | None = None
-        self.crowded = False  # others take the numbers that it looks ahead to
 
     @property
     def idle(self) -> bool:
         return not self._trials
 
-    def claim(self, db: Database, slot: int, worker_id: UUID, request: UUID) -> Claimed | Refused | Nothing:
-        claim = claims.claim(db, self._study.study_id, worker_id, request)
+    def settle(self, engine: Engine) -> None:
+        """By this engine the study is trained."""
+        self.study = replace(self.study, engine=engine)
+        self._plan = Plan(self.study, self._reader)
+
+    def to_measure(self) -> Sequence[str]:
+        return self._plan.to_measure()
+
+    # --- claims -----------------------------------------------------------------------------------------------------
+
+    def claim(self, db: Database, worker_id: UUID, request: UUID) -> Assigned | Refused | Nothing:
+        """The next trial, for a slot that has none."""
+        claim, self._supply = claims.claim_first(db, self.study.study_id, worker_id, request)
         if isinstance(claim, Nothing):
             return claim
-        if claim.sampled:
-            running = self._reader.read(db).running
-            own = next((trial for trial in running if trial.number == claim.held.number), None)
-            if own is None:
-                return Refused(held=claim.held)  # the study was deleted just now
-            point: Point = own.params
-            trial = _Trial(curve=dict(own.intermediate_values), attributes=dict(own.system_attrs))
-        else:
-            trial = _Trial()
-            proposal = self._ahead
-            self.crowded = proposal is not None and proposal.number != claim.held.number
-            if proposal is None or self.crowded:
-                proposal = self._propose(db, claim.held.number)
-            point = proposal.point
-            if not claims.write_point(db, claim.held, self._spec.space, point, proposal.history):
-                return self._refused(db, claim.held)
-        self._trials[claim.held] = trial
-        config = self._spec.space.resolve(point).model_dump_json()
-        return Claimed(
-            slot=slot, claim=claim, study_folder=self._study.folder, seed=self._spec.search.seed, config=config
+        return next(iter(self._begin(db, [claim])), Refused(held=claim.held))
+
+    def wanted(self, db: Database, worker_id: UUID, beside: Sequence[Held], most: int) -> Wanted | None:
+        """What may join the trials of a slot, so that each slot gets its share; None where nothing ever can."""
+        trial = next((self._trials[held] for held in beside if held in self._trials), None)
+        engine = self.study.engine
+        if trial is None or trial.shape is None or engine is None or engine.members == 1:
+            return None
+        if len(beside) > 1:  # else the first of them was claimed just now
+            self._supply = claims.supply(db, self.study.study_id, worker_id)
+        largest = min(engine.members, self._supply.share, trial.largest_stack or engine.members)
+        if self._plan.learns:
+            largest = min(largest, self._spec.search.parallel_proposals)
+        most = min(most, largest - len(beside))
+        if most <= 0:
+            return None
+        return Wanted(
+            shape=trial.shape,
+            largest_stack=trial.largest_stack,
+            numbers=self._numbers(db, trial.shape, most),
+            most=most,
+            proposals=self._plan.learns and trial.largest_stack is None,
         )
 
+    def _numbers(self, db: Database, shape: str, most: int) -> Sequence[int]:
+        if not self._plan.learns:
+            return self._plan.of_shape(shape, self._supply, most)
+        waiting = self._reader.waiting(db) if self._supply.waiting else []
+        sampled = (trial for trial in waiting if HISTORY_KEY in trial.system_attrs)
+        return [trial.number for trial in sampled if self._plan.of_point(trial.params).shape == shape]
+
+    def join(
+        self, db: Database, worker_id: UUID, beside: Sequence[Held], wanted: Wanted, request: UUID
+    ) -> Sequence[Assigned]:
+        """Claims companions of the numbers that are wanted."""
+        claimed, self._supply = claims.claim_beside(
+            db,
+            beside,
+            worker_id,
+            request,
+            numbers=wanted.numbers,
+            most=wanted.most,
+            largest_stack=wanted.largest_stack,
+        )
+        return self._begin(db, claimed)
+
+    @property
+    def next_number(self) -> int:
+        return self._supply.next
+
+    def join_proposed(
+        self, db: Database, worker_id: UUID, beside: Sequence[Held], wanted: Wanted, number: int, request: UUID
+    ) -> Sequence[Assigned]:
+        """Claims this number, the next one, if its proposal has the shape that is wanted."""
+        if self._plan.expect(db, number).shape != wanted.shape:
+            return ()
+        return self.join(db, worker_id, beside, replace(wanted, numbers=(number,), most=1), request)
+
+    def _begin(self, db: Database, claimed: Sequence[Claim]) -> list[Assigned]:
+        """The trials with their points; without those that were lost meanwhile."""
+        sampled = any(claim.sampled for claim in claimed)
+        known = {trial.number: trial for trial in self._reader.read(db).running} if sampled else {}
+        begun = []
+        for claim in claimed:
+            trial = _Trial(largest_stack=claim.largest_stack)
+            if claim.sampled:
+                own = known.get(claim.held.number)
+                if own is None:
+                    continue  # the study was deleted just now
+                planned = self._plan.of_point(own.params)
+                trial.curve, trial.attributes = dict(own.intermediate_values), dict(own.system_attrs)
+            else:
+                proposal = self._plan.proposal(db, claim.held.number)
+                planned = proposal.planned
+                if not claims.write_point(db, claim.held, self._spec.space, planned.point, proposal.looked_at):
+                    self._refused(db, claim.held)
+                    continue
+            trial.shape = planned.shape
+            self._trials[claim.held] = trial
+            begun.append(Assigned(claim=claim, config=planned.config))
+        return begun
+
+    def claimed(self, slot: int, trials: Sequence[Assigned]) -> Claimed:
+        return Claimed(slot=slot, study_folder=self.study.folder, seed=self._spec.search.seed, trials=trials)
+
     def look_ahead(self, db: Database, highest: int) -> None:
-        """Proposes the point that comes after number `highest`, while what was claimed trains.
+        """Finds points of numbers that come after `highest`, while what was claimed trains."""
+        self._plan.look_ahead(db, self._supply, max(highest + 1, self._supply.next))
 
-        It claims nothing: where another worker takes that number, the proposal is dropped.
-        """
-        learns = self._spec.search.method in LEARNERS  # the others propose in no time
-        if learns and (self._ahead is None or self._ahead.number <= highest):
-            self._ahead = self._propose(db, highest + 1)
+    @property
+    def crowded(self) -> bool:
+        return self._plan.crowded
 
-    def _propose(self, db: Database, number: int) -> _Proposal:
-        search = self._spec.search
-        history = self._reader.read(db) if search.method in LEARNERS else History(direction=self._reader.direction)
-        sampled = tuple(other for other in history.running if other.params and other.number != number)
-        point = SAMPLERS[search.method](self._spec.space, replace(history, running=sampled), search.seed, number)
-        looked_at = {"finished": history.finish_seq, "running": [other.number for other in sampled]}
-        return _Proposal(number=number, point=point, history=looked_at)
+    # --- what trials say --------------------------------------------------------------------------------------------
 
     def report(
         self, db: Database, held: Held, curve: Mapping[int, float], checkpoint: str | None
@@ -108,7 +181,7 @@ class StudyDesk:
             return None  # it had been pruned when these epochs were trained
         history = self._reader.read(db) if self._pruner.active else None
         # Nothing is remembered before it is written: after a lost connection all of this is done again.
-        seen = _Trial(curve=dict(trial.curve), attributes=dict(trial.attributes))
+        seen = replace(trial, curve=dict(trial.curve), attributes=dict(trial.attributes))
         written: dict[int, float] = {}
         for epoch, value in curve.items():
             judged = epoch in seen.curve  # by an earlier attempt: this is the same epoch trained again
@@ -148,10 +221,10 @@ class StudyDesk:
         told = self._end(db, held, trial, outcome, reason, attributes, Progress())
         return None if told else self._refused(db, held)
 
-    def give_back(self, db: Database, held: Held, *, death: Outcome | None, reason: str | None) -> None:
-        if held in self._trials:
-            claims.give_back(db, held, death=death, reason=reason)
-            del self._trials[held]
+    def give_back(self, db: Database, order: GiveBack) -> None:
+        if order.held in self._trials:
+            claims.give_back(db, order.held, death=order.death, reason=order.reason, largest_stack=order.largest_stack)
+            del self._trials[order.held]
 
     def _end(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tuner.states import StudyState
@@ -23,20 +23,43 @@ class ChildLost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Assigned:
+    """A trial to train."""
+
+    claim: Claim
+    config: str  # a TrialConfig as JSON
+
+
+@dataclass(frozen=True, kw_only=True)
 class Claimed:
-    """The slot has a trial to train."""
+    """The slot has trials to train, all of one study and one shape; at least one."""
 
     slot: int
-    claim: Claim
     study_folder: str  # of its files
     seed: int
-    config: str  # a TrialConfig as JSON
+    trials: Sequence[Assigned]
 
 
 @dataclass(frozen=True, kw_only=True)
 class NothingToClaim:
     slot: int
     ended: bool  # nothing will ever come: every study served has ended
+
+
+@dataclass(frozen=True, kw_only=True)
+class NothingToJoin:
+    """No trial to train beside those of the slot."""
+
+    slot: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineUnknown:
+    """Before trials of the study can be claimed, a child has to measure how they are trained best."""
+
+    slot: int  # that asked
+    study_id: int
+    configs: Sequence[str]  # some of its trials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,5 +95,5 @@ class Terminate:
     """A signal to end; a second one means at once."""
 
 
-StorageAnswer = Claimed | NothingToClaim | Pruned | Refused | Renewed | StorageFailed
+StorageAnswer = Claimed | NothingToClaim | NothingToJoin | EngineUnknown | Pruned | Refused | Renewed | StorageFailed
 Event = ChildSays | ChildLost | StorageAnswer | Tick | Terminate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from enum import Enum, auto
 
@@ -41,14 +42,16 @@ class Lifetime:
         """Nothing more is to be begun."""
         return self.draining or self._left_to_begin == 0
 
-    def may_begin(self, asking: int) -> bool:
-        """Whether one more trial may be claimed while so many claims are on their way."""
+    def most(self, asked: int) -> int:
+        """How many more trials may be claimed while claims for so many are on their way."""
         self.tick(time.monotonic())
-        return not self.draining and (self._left_to_begin is None or self._left_to_begin > asking)
+        if self.draining:
+            return 0
+        return sys.maxsize if self._left_to_begin is None else max(0, self._left_to_begin - asked)
 
-    def began(self) -> None:
+    def began(self, trials: int) -> None:
         if self._left_to_begin is not None:
-            self._left_to_begin -= 1
+            self._left_to_begin -= trials
 
     def terminate(self) -> None:
         """A signal came; a second one means at once."""

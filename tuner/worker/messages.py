@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tuner.states import Outcome
 
@@ -24,6 +24,8 @@ _MAX_BYTES = 16 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
+    """One attempt at a trial."""
+
     trial_id: int
     attempt: int
     number: int
@@ -32,6 +34,21 @@ class Train:
     folder: str  # for the checkpoints of this attempt
     resume: str | None  # checkpoint to go on from
     log: str  # file for what the training prints
+
+
+@dataclass(frozen=True, kw_only=True)
+class Begin:
+    """Train these together, and together with what trains already."""
+
+    trials: Sequence[Train]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """Find out by which engine trials of a study train fastest."""
+
+    study_id: int
+    configs: Sequence[str]  # TrialConfigs as JSON
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +95,17 @@ class Unable:
     reason: str
 
 
-Message = Train | StopTrial | Ready | EpochsDone | Finished | Unable
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    study_id: int
+    engine: Literal["single", "stacks"]
+    members: int  # at most so many trials in a stack
+    fault: str | None  # why it could not be measured: trained singly
+
+
+Message = Begin | Measure | StopTrial | Ready | EpochsDone | Finished | Unable | Measured
 _KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Train, StopTrial, Ready, EpochsDone, Finished, Unable)
+    kind.__name__: kind for kind in (Begin, Measure, StopTrial, Ready, EpochsDone, Finished, Unable, Measured)
 }
 
 
@@ -94,6 +119,8 @@ def decode(body: bytes) -> Message:
     try:
         fields = json.loads(body)
         kind = _KINDS[fields.pop("kind")]
+        if kind is Begin:
+            fields["trials"] = [Train(**trial) for trial in fields["trials"]]
         if kind is EpochsDone:
             fields["curve"] = {int(epoch): value for epoch, value in fields["curve"].items()}
         if kind is Finished and fields["outcome"] is not None:

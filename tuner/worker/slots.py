@@ -1,15 +1,16 @@
-"""A slot of a worker: a child process, and the trial that it trains."""
+"""A slot of a worker: a child process, and the trials that it trains together."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from tuner.storage.artifacts import TrialArtifacts
 from tuner.storage.claims import Held
 from tuner.worker.children import Child
-from tuner.worker.events import Claimed
-from tuner.worker.messages import EpochsDone, Finished, StopTrial, Train, Unable
+from tuner.worker.events import Assigned, Claimed, EngineUnknown
+from tuner.worker.messages import Begin, EpochsDone, Finished, Measure, StopTrial, Train, Unable
 from tuner.worker.timing import DRAIN_SECONDS
 
 
@@ -25,7 +26,7 @@ class Work:
     over: bool = False  # pruned, cancelled or lost: whatever its training still says is dropped
 
     def is_meant_by(self, message: EpochsDone | Finished | Unable) -> bool:
-        """A child may still speak of the trial before."""
+        """A child may still speak of trials before."""
         return (message.trial_id, message.attempt) == (self.held.trial_id, self.held.attempt)
 
     def stored_checkpoint(self, name: str | None) -> str | None:
@@ -38,28 +39,36 @@ class Slot:
     index: int
     child: Child
     up: bool = False  # the child said that it is ready
-    work: Work | None = None
-    asking: bool = False  # a claim is on its way
+    works: list[Work] = field(default_factory=list)
+    asked: int = 0  # trials that a claim on its way may bring
+    ask_again: bool = False  # a trial has ended since
+    measuring: int | None = None  # the study for which its child measures engines
 
     @property
-    def free(self) -> bool:
-        return self.up and self.work is None and not self.asking
+    def may_ask(self) -> bool:
+        return self.up and not self.asked and self.measuring is None
 
-    def begin(self, claimed: Claimed, work: Work) -> None:
-        """Has the child train the trial, from its checkpoint if there is one."""
-        held, resume = claimed.claim.held, claimed.claim.checkpoint
-        self.child.begin(
-            Train(
-                trial_id=held.trial_id,
-                attempt=held.attempt,
-                number=held.number,
-                seed=claimed.seed,
-                config=claimed.config,
-                folder=str(work.files.attempt(held.attempt)),
-                resume=str(work.files.root / resume) if resume else None,
-                log=str(work.files.log(held.attempt)),
-            )
-        )
+    @property
+    def busy(self) -> bool:
+        return bool(self.works) or bool(self.asked) or self.measuring is not None
+
+    @property
+    def helds(self) -> tuple[Held, ...]:
+        return tuple(work.held for work in self.works)
+
+    def begin(self, claimed: Claimed, artifacts: Path) -> None:
+        """Has the child train the trials, from their checkpoints where there are some."""
+        works = [_work(trial, claimed.study_folder, artifacts) for trial in claimed.trials]
+        message = Begin(trials=[_train(*pair, claimed.seed) for pair in zip(claimed.trials, works, strict=True)])
+        if self.works:
+            self.child.send(message)  # it is in the middle of something
+        else:
+            self.child.begin(message)
+        self.works += works
+
+    def measure(self, unknown: EngineUnknown) -> None:
+        self.measuring = unknown.study_id
+        self.child.begin(Measure(study_id=unknown.study_id, configs=unknown.configs))
 
     def abandon(self, work: Work) -> None:
         """Ends the training at its next step; what it still says is dropped."""
@@ -73,13 +82,30 @@ class Slot:
             self._stop(work, after_epoch=True)
 
     def hurry(self, now: float) -> None:
-        """Stops a released trial whose epoch has not ended within the grace: it goes back to its last checkpoint."""
-        work = self.work
-        if work is None or work.hurried or work.released_at is None:
-            return
-        if now - work.released_at >= DRAIN_SECONDS:
-            work.hurried = True
-            self._stop(work, after_epoch=False)
+        """Stops released trials whose epoch has not ended within the grace: they go back to their last checkpoints."""
+        for work in self.works:
+            if work.released_at is not None and not work.hurried and now - work.released_at >= DRAIN_SECONDS:
+                work.hurried = True
+                self._stop(work, after_epoch=False)
 
     def _stop(self, work: Work, *, after_epoch: bool) -> None:
         self.child.send(StopTrial(trial_id=work.held.trial_id, attempt=work.held.attempt, after_epoch=after_epoch))
+
+
+def _work(trial: Assigned, study_folder: str, artifacts: Path) -> Work:
+    held = trial.claim.held
+    return Work(held=held, files=TrialArtifacts(root=artifacts, study=study_folder, trial_id=held.trial_id))
+
+
+def _train(trial: Assigned, work: Work, seed: int) -> Train:
+    held, resume = trial.claim.held, trial.claim.checkpoint
+    return Train(
+        trial_id=held.trial_id,
+        attempt=held.attempt,
+        number=held.number,
+        seed=seed,
+        config=trial.config,
+        folder=str(work.files.attempt(held.attempt)),
+        resume=str(work.files.root / resume) if resume else None,
+        log=str(work.files.log(held.attempt)),
+    )

@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tuner.errors import ArtifactError, DataError, TunerError, WorkersFailed, WorkerUnfit
+from tuner.errors import ArtifactError, DataError, TunerError, WorkersFailed
+from tuner.spec.stacking import Engine
 from tuner.states import Outcome, StudyState
-from tuner.storage.artifacts import TrialArtifacts
 from tuner.storage.claim_statements import CANCELLED_REASON
 from tuner.storage.claims import Held
 from tuner.worker.artifact_thread import ArtifactThread
@@ -23,8 +23,10 @@ from tuner.worker.events import (
     ChildLost,
     ChildSays,
     Claimed,
+    EngineUnknown,
     Event,
     NothingToClaim,
+    NothingToJoin,
     Pruned,
     Refused,
     Renewed,
@@ -32,21 +34,19 @@ from tuner.worker.events import (
     Terminate,
     Tick,
 )
-from tuner.worker.fitness import FIRST_DEATHS, Fitness
+from tuner.worker.fitness import Fitness
 from tuner.worker.lifetime import Ended, Lifetime
 from tuner.worker.loop import EventLoop
-from tuner.worker.messages import EpochsDone, Finished, Message, Ready, Unable
+from tuner.worker.messages import EpochsDone, Finished, Measured, Message, Ready, Unable
+from tuner.worker.requests import ClaimNext, Close, Equip, GiveBack, Report, Settle, Tell
 from tuner.worker.slots import Slot, Work
-from tuner.worker.storage_thread import ClaimNext, Close, Equip, GiveBack, Report, StorageThread, Tell
+from tuner.worker.storage_thread import StorageThread
 from tuner.worker.timing import EXIT_SECONDS, IDLE_SECONDS, SUSPENDED_SECONDS
 
 log = logging.getLogger("tuner.worker")
 
 # What a child may say that is no fault of its trial.
 _MACHINE_FAULTS: dict[str, type[TunerError]] = {"ArtifactError": ArtifactError, "DataError": DataError}
-
-_EARLY_DEATHS = 3  # children that die, one after the other, before they are up: something is wrong here
-
 
 StartChild = Callable[[int], Child]  # for a slot
 
@@ -67,7 +67,6 @@ class Supervisor:
         self._artifacts = artifacts
         self._start_child = start_child
         self._fitness = Fitness()
-        self._early_deaths = 0
         self._life = lifetime
         self._ticked_at = time.monotonic()
         self._devices: dict[int, str] = {}  # slot -> where it trains
@@ -103,10 +102,15 @@ class Supervisor:
                 self._mourn(self._slots[index], f"its process {reason}", Outcome.CRASHED)
             case Claimed(slot=index):
                 self._begin(self._slots[index], event)
+            case NothingToJoin(slot=index):
+                self._answered(self._slots[index])
             case NothingToClaim(slot=index, ended=ended):
-                self._slots[index].asking = False
+                self._slots[index].asked = 0
                 self._ask_at = time.monotonic() + IDLE_SECONDS
                 self._nothing_left = ended
+            case EngineUnknown(slot=index):
+                self._slots[index].asked = 0
+                self._slots[index].measure(event)
             case Pruned(held=held, epoch=epoch):
                 log.info("trial %d pruned after epoch %d", held.number, epoch)
                 self._abandon(held)
@@ -125,43 +129,61 @@ class Supervisor:
     # --- trials -----------------------------------------------------------------------------------------------------
 
     def _ask(self, slot: Slot) -> None:
-        if slot.free and self._life.may_begin(sum(slot.asking for slot in self._slots)):
-            slot.asking = True
-            self._storage.post(ClaimNext(slot=slot.index))
+        """For trials, in an empty slot; for others of the same shape beside those that go on."""
+        most = self._life.most(sum(other.asked for other in self._slots))
+        slot.ask_again = bool(slot.asked)
+        if slot.may_ask and most > 0:
+            slot.asked = most
+            self._storage.post(ClaimNext(slot=slot.index, most=most, beside=slot.helds))
 
     def _ask_for_one(self) -> None:
         """One idle slot asks for all: where it gets a trial, the next asks."""
-        if not any(slot.asking for slot in self._slots):
+        if not any(slot.asked for slot in self._slots):
             for slot in self._slots:
-                if slot.free:
+                if slot.may_ask and not slot.works:
                     self._ask(slot)
                     return
 
+    def _answered(self, slot: Slot) -> None:
+        """Trials may have ended since the slot asked."""
+        slot.asked = 0
+        if slot.ask_again:
+            self._ask(slot)
+
     def _begin(self, slot: Slot, claimed: Claimed) -> None:
-        slot.asking = False
-        self._life.began()
-        held = claimed.claim.held
-        files = TrialArtifacts(root=self._artifacts, study=claimed.study_folder, trial_id=held.trial_id)
-        slot.work = work = Work(held=held, files=files)
+        self._life.began(len(claimed.trials))
         if self._life.draining:
-            self._give_back(slot, work, reason=self._life.why)
-            return
-        log.info("trial %d, attempt %d, in slot %d", held.number, held.attempt, slot.index)
-        slot.begin(claimed, work)
+            for trial in claimed.trials:
+                self._storage.post(GiveBack(held=trial.claim.held, death=None, reason=self._life.why))
+        else:
+            for held in (trial.claim.held for trial in claimed.trials):
+                log.info("trial %d, attempt %d, in slot %d", held.number, held.attempt, slot.index)
+            slot.begin(claimed, self._artifacts)
+        self._answered(slot)
         self._ask_for_one()
 
     def _hear(self, slot: Slot, message: Message) -> None:
-        match message, slot.work:
-            case Ready(device=device), _:
-                slot.up, self._early_deaths = True, 0
+        match message:
+            case Ready(device=device):
+                slot.up = True
+                self._fitness.child_is_up()
                 log.info("slot %d on %s", slot.index, device)
                 self._devices[slot.index] = device
                 self._storage.post(Equip(device=", ".join(sorted(set(self._devices.values())))))
                 self._ask(slot)
-            case Unable(trial_id=None, error=error, reason=reason), _:
+            case Measured(engine=engine, members=members, fault=fault):
+                if fault is not None:
+                    log.warning("engines could not be compared: %s", fault)
+                self._settle(slot, Engine(name=engine, members=members))
+                self._ask(slot)
+            case Unable(trial_id=None, error=error, reason=reason):
+                slot.measuring = None
                 self._life.fail(_MACHINE_FAULTS.get(error, WorkersFailed)(reason))
-            case (EpochsDone() | Finished() | Unable()) as said, Work() as work if work.is_meant_by(said):
-                self._hear_of(slot, work, said)
+            case EpochsDone() | Finished() | Unable():
+                for work in slot.works:
+                    if work.is_meant_by(message):
+                        self._hear_of(slot, work, message)
+                        return
 
     def _hear_of(self, slot: Slot, work: Work, message: EpochsDone | Finished | Unable) -> None:
         match message:
@@ -173,8 +195,13 @@ class Supervisor:
                     self._storage.post(Report(held=work.held, curve=curve, checkpoint=checkpoint))
             case Finished(outcome=None):
                 self._give_back(slot, work, reason=work.why_released)
-            case Finished(outcome=Outcome.CRASHED, reason=reason) if not self._fitness.proven:
-                self._mourn(slot, reason or "its training crashed", Outcome.CRASHED)
+            case Finished(outcome=Outcome.OUT_OF_MEMORY as outcome, reason=reason) if len(slot.works) > 1:
+                self._fitness.prove()  # for what fits
+                self._mourn(slot, reason or outcome, outcome)
+            case Finished(outcome=Outcome.CRASHED as outcome, reason=reason) if (
+                len(slot.works) > 1 or not self._fitness.proven
+            ):
+                self._mourn(slot, reason or "its training crashed", outcome)
             case Finished(outcome=Outcome() as outcome, reason=reason, attributes=attributes):
                 if outcome is not Outcome.CRASHED:
                     self._fitness.prove()
@@ -183,7 +210,7 @@ class Supervisor:
                     self._storage.post(Tell(held=work.held, outcome=outcome, reason=reason, attributes=attributes))
                 if outcome in (Outcome.CRASHED, Outcome.OUT_OF_MEMORY):
                     self._replace(slot)  # its memory, or its CUDA context, is not to be trusted
-                self._free(slot)
+                self._free(slot, work)
             case Unable(error=error, reason=reason):
                 if not work.over:
                     self._life.fail(_MACHINE_FAULTS.get(error, WorkersFailed)(reason))
@@ -192,22 +219,29 @@ class Supervisor:
     def _give_back(self, slot: Slot, work: Work, *, reason: str | None) -> None:
         if not work.over:
             self._storage.post(GiveBack(held=work.held, death=None, reason=reason))
-        self._free(slot)
+        self._free(slot, work)
 
-    def _free(self, slot: Slot) -> None:
-        slot.work = None
+    def _free(self, slot: Slot, work: Work) -> None:
+        slot.works.remove(work)
         self._ask(slot)
 
+    def _settle(self, slot: Slot, engine: Engine) -> None:
+        if slot.measuring is not None:
+            self._storage.post(Settle(study_id=slot.measuring, engine=engine))
+            slot.measuring = None
+
+    def _works(self) -> list[tuple[Slot, Work]]:
+        return [(slot, work) for slot in self._slots for work in slot.works]
+
     def _abandon(self, held: Held) -> None:
-        for slot in self._slots:
-            if slot.work is not None and slot.work.held == held:
-                slot.abandon(slot.work)
+        for slot, work in self._works():
+            if work.held == held:
+                slot.abandon(work)
 
     def _obey(self, states: Mapping[int, StudyState | None]) -> None:
         """What was decided about the studies elsewhere."""
-        for slot in self._slots:
-            work = slot.work
-            if work is None or work.over:
+        for slot, work in self._works():
+            if work.over:
                 continue
             match states.get(work.held.study_id, StudyState.RUNNING):
                 case None:
@@ -227,25 +261,29 @@ class Supervisor:
         slot.up, slot.child = False, self._start_child(slot.index)
 
     def _mourn(self, slot: Slot, reason: str, death: Outcome) -> None:
-        """A child is gone, or hangs: another takes its place, and its trial goes on from the last checkpoint.
+        """A child is gone, or hangs: another takes its place, and its trials go on from their last checkpoints.
 
+        Of several that it trained none is to blame yet: they go on in stacks of half as many, down to each alone.
         Whether a trial that died so often is given up is decided by whoever claims it next.
         """
         log.warning("slot %d: %s", slot.index, reason)
-        if not slot.up:
-            self._early_deaths += 1
-            if self._early_deaths >= _EARLY_DEATHS:
-                self._life.fail(
-                    WorkersFailed(f"{_EARLY_DEATHS} training processes ended before they were up: {reason}")
-                )
+        if not slot.up and (unfit := self._fitness.child_died_early(reason)) is not None:
+            self._life.fail(unfit)
+        self._settle(slot, Engine(name="single"))  # if that is what it died of
         self._replace(slot)
-        work = slot.work
-        if work is not None and not work.over:
-            self._storage.post(GiveBack(held=work.held, death=death, reason=reason))
-            if self._fitness.died():
-                deaths = f"trials died {FIRST_DEATHS} times on this worker before any trained an epoch, the last time"
-                self._life.fail(WorkerUnfit(f"{deaths}: {reason}"))
-        self._free(slot)
+        trials = len(slot.works)
+        going = [work for work in slot.works if not work.over]
+        slot.works.clear()
+        for work in going:
+            if trials == 1:
+                order = GiveBack(held=work.held, death=death, reason=reason)
+            else:
+                why = f"{reason}; it trained {trials} trials, which go on in smaller stacks"
+                order = GiveBack(held=work.held, death=None, reason=why, largest_stack=trials // 2)
+            self._storage.post(order)
+        if going and (unfit := self._fitness.died(reason)) is not None:
+            self._life.fail(unfit)
+        self._ask(slot)
 
     # --- the worker's own life --------------------------------------------------------------------------------------
 
@@ -266,14 +304,13 @@ class Supervisor:
         self._life.tick(now)
 
     def _release_all(self) -> None:
-        for slot in self._slots:
-            if slot.work is not None:
-                slot.release(slot.work, self._life.why)
+        for slot, work in self._works():
+            slot.release(work, self._life.why)
 
     def _finished(self) -> bool:
         if self._life.at_once:
             return True
-        if any(slot.work is not None or slot.asking for slot in self._slots):
+        if any(slot.busy for slot in self._slots):
             return False
         return self._life.done or self._nothing_left
 

@@ -6,7 +6,8 @@ IDLE_SECONDS = 1.0  # idle slots ask again for a trial
 TICK_SECONDS = 0.5  # the supervisor looks at its children's progress
 SUSPENDED_SECONDS = 10.0  # between two ticks: it was the supervisor that stood still, not its children
 
-REPORT_SECONDS = 0.1  # epochs shorter than this are reported together
+REPORT_SECONDS = 0.1  # epochs shorter than this are reported together; in a stack, this times its trials, but
+LONGEST_REPORT_SECONDS = 1.0  # at most this: so long a pruner waits for short epochs
 
 DRAIN_SECONDS = 15.0  # on SIGTERM, an epoch that ends within this is finished, the rest given back
 EXIT_SECONDS = 5.0  # then, for the database to take what is left to say

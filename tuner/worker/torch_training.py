@@ -1,8 +1,8 @@
-"""What the children of a worker do with a trial: they train it, with torch. Imported once, by the fork server."""
+"""What the children of a worker do with trials: they train them, with torch. Imported once, by the fork server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -10,12 +10,13 @@ import torch
 
 from tuner.settings import read_settings
 from tuner.spec.config import DataConfig, TrialConfig
+from tuner.spec.stacking import Engine
+from tuner.training import engine
 from tuner.training.data import prepare
 from tuner.training.device import choose_device
-from tuner.training.loop import Member, train
-from tuner.training.progress import Epoch, Phase, Progress, Result, Stop
+from tuner.training.loop import train
+from tuner.training.progress import Phase, Progress, Run
 from tuner.training.warmup import warm_up
-from tuner.worker.messages import Train
 
 warm_up()  # here, so that every child is forked with it done: it takes 0.1 s to begin then instead of 2.7 s
 
@@ -32,26 +33,13 @@ class TorchTraining:
     def device(self) -> str:
         return str(self._device)
 
-    def __call__(
-        self,
-        trial: Train,
-        *,
-        stop: Callable[[], Stop],
-        report: Callable[[Epoch, Path | None], None],
-        progress: Progress,
-    ) -> Result:
-        config = TrialConfig.model_validate_json(trial.config)
+    def __call__(self, runs: Sequence[Run], joining: Callable[[], Sequence[Run]], progress: Progress) -> None:
         progress.enter(Phase.PREPARE)
-        return train(
-            Member(config=config, seed=trial.seed, number=trial.number),
-            _prepared(config.data),
-            device=self._device,
-            folder=Path(trial.folder),
-            resume=Path(trial.resume) if trial.resume else None,
-            stop=stop,
-            report=report,
-            progress=progress,
-        )
+        data_folder = _prepared(runs[0].config.data)  # of one study, all of them
+        train(runs, data_folder, device=self._device, joining=joining, progress=progress)
+
+    def measure(self, configs: Sequence[TrialConfig]) -> Engine:
+        return engine.measure(configs, _prepared(configs[0].data), self._device)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Model families: a file each. A new one is a file, an entry in `FAMILIES` and a record in `tuner.spec.config`."""
+"""Model families: a file each. A new one is a file, an entry here and a record in `tuner.spec.config`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from tuner.spec.config import ModelConfig
 from tuner.training.data.dataset import DataInfo
 from tuner.training.errors import InfeasibleModel
 from tuner.training.models.cnn import build_cnn
+from tuner.training.models.layers import Kit, Modules
 from tuner.training.models.mlp import build_mlp
 from tuner.training.models.rnn import build_rnn
+from tuner.training.models.stacked import Stacked, StackedNetwork
 
-FAMILIES: dict[str, Callable[[Any, DataInfo], nn.Module]] = {"cnn": build_cnn, "rnn": build_rnn, "mlp": build_mlp}
+# Families whose networks are chains of layers, from a kit: they can be trained in stacks.
+CHAINS: dict[str, Callable[[Any, DataInfo, Kit[Any]], list[Any]]] = {"cnn": build_cnn, "mlp": build_mlp}
+FAMILIES: dict[str, Callable[[Any, DataInfo], nn.Module]] = {"rnn": build_rnn}
 
 
 def build(config: ModelConfig, info: DataInfo) -> nn.Module:
@@ -26,10 +30,22 @@ def build(config: ModelConfig, info: DataInfo) -> nn.Module:
     It reads normalised inputs (n, *info.input_shape) and gives logits or a forecast (n, info.outputs).
     Raises InfeasibleModel.
     """
+    _check_kind(config, info)
+    with torch.device("meta"):
+        if config.family in CHAINS:
+            return nn.Sequential(*CHAINS[config.family](config, info, Modules()))
+        return FAMILIES[config.family](config, info)
+
+
+def build_stacked(config: ModelConfig, info: DataInfo, members: int) -> StackedNetwork:
+    """The same for so many members; its layers want their parameters. Raises InfeasibleModel."""
+    _check_kind(config, info)
+    return StackedNetwork(CHAINS[config.family](config, info, Stacked(members)), members)
+
+
+def _check_kind(config: ModelConfig, info: DataInfo) -> None:
     if info.kind not in config.reads:
         raise InfeasibleModel(f"model.family: {config.family} reads no {info.kind} data")
-    with torch.device("meta"):
-        return FAMILIES[config.family](config, info)
 
 
 def parameter_count(config: ModelConfig, info: DataInfo) -> int:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import math
 
-from torch import nn
-
 from tuner.spec.config import MlpConfig
 from tuner.training.data.dataset import DataInfo
-from tuner.training.models.layers import ACTIVATIONS, dropout, per_layer
+from tuner.training.models.layers import Kit, Layer, per_layer
 
 
-def build_mlp(config: MlpConfig, info: DataInfo) -> nn.Module:
+def build_mlp(config: MlpConfig, info: DataInfo, kit: Kit[Layer]) -> list[Layer]:
     """Dense layers with an activation and dropout after each. (n, *input_shape) to (n, outputs)."""
-    modules: list[nn.Module] = [nn.Flatten()]
+    chain: list[Layer] = [kit.flatten()]
     features = math.prod(info.input_shape)
     for units in per_layer("units", config.units, config.layers):
-        modules += [nn.Linear(features, units), ACTIVATIONS[config.activation](), *dropout(config.dropout)]
+        chain += [kit.linear(features, units), kit.activation(config.activation), *kit.dropout(config.dropout)]
         features = units
-    return nn.Sequential(*modules, nn.Linear(features, info.outputs))
+    return [*chain, kit.linear(features, info.outputs)]

@@ -1,0 +1,194 @@
+"""Trials that are claimed to train together: still exactly the budget, each number once, none left out."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Sequence
+from uuid import UUID, uuid4
+
+import pytest
+
+from tests.storage.rows import make_study, make_worker
+from tuner.spec.stacking import Engine
+from tuner.states import Outcome, StudyState
+from tuner.storage import claims
+from tuner.storage.claims import Claim, Ending, Held, Nothing
+from tuner.storage.connection import Database
+from tuner.storage.steering import set_state
+from tuner.storage.studies import settle_engine, spent
+
+
+@pytest.fixture
+def worker(db: Database) -> UUID:
+    return make_worker(db, slots=2)
+
+
+def take(db: Database, study: int, worker: UUID) -> Held:
+    claim = claims.claim(db, study, worker, uuid4())
+    assert isinstance(claim, Claim)
+    return claim.held
+
+
+def join(
+    db: Database, beside: Held, worker: UUID, numbers: Sequence[int], most: int = 99, largest_stack: int | None = None
+) -> list[int]:
+    found, _ = claims.claim_beside(
+        db, [beside], worker, uuid4(), numbers=numbers, most=most, largest_stack=largest_stack
+    )
+    return [claim.held.number for claim in found]
+
+
+def states(db: Database, study: int) -> list[str]:
+    rows = db.execute("SELECT state::text FROM trials WHERE study_id = %(s)s ORDER BY number", s=study)
+    return [row.state for row in rows]
+
+
+def test_numbers_that_are_skipped_wait_for_whoever_comes_next(db: Database, worker: UUID) -> None:
+    study = make_study(db, trials=10)
+    first = take(db, study, worker)
+    assert join(db, first, worker, [2, 5, 8], most=2) == [2, 5]
+    assert states(db, study) == ["RUNNING", "WAITING", "RUNNING", "WAITING", "WAITING", "RUNNING"]
+    assert db.execute("SELECT trial_id FROM tuner.attempt GROUP BY 1 HAVING count(*) <> 1") == []
+    assert [take(db, study, worker).number for _ in range(7)] == [1, 3, 4, 6, 7, 8, 9]
+    assert isinstance(claims.claim(db, study, worker, uuid4()), Nothing)
+    rows = db.execute(
+        "SELECT number, lease.attempt, count(*) FROM tuner.lease JOIN tuner.attempt USING (trial_id) "
+        "GROUP BY number, lease.attempt ORDER BY number"
+    )
+    assert rows == [(number, 1, 1) for number in range(10)]
+
+
+def test_the_supply_says_what_is_left(db: Database, worker: UUID) -> None:
+    study = make_study(db, trials=10)
+    first = take(db, study, worker)
+    _, supply = claims.claim_beside(db, [first], worker, uuid4(), numbers=[3], most=1)
+    assert (list(supply.waiting), supply.next, supply.numbers, supply.open, supply.slots) == ([1, 2], 4, 6, 4, 2)
+    assert supply == claims.supply(db, study, worker)
+    assert supply.share == 5
+
+
+@pytest.mark.parametrize(("budget", "begun"), [({"trials": 4}, [3]), ({"total_epochs": 40}, [3]), ({}, [3, 4])])
+def test_companions_stay_within_the_budget(
+    db: Database, worker: UUID, budget: dict[str, float], begun: list[int]
+) -> None:
+    study = make_study(db, epochs=10, **budget)
+    assert join(db, take(db, study, worker), worker, [3, 4]) == begun
+    assert spent(db, study).trials == begun[-1] + 1
+    assert spent(db, study).reserved_epochs == (begun[-1] + 1) * 10
+
+
+def test_an_answer_that_was_lost_is_given_again(db: Database, worker: UUID) -> None:
+    study, request = make_study(db, trials=20), uuid4()
+    first = take(db, study, worker)
+    once, again = (
+        claims.claim_beside(db, [first], worker, request, numbers=[2, 4, 6], most=most)[0] for most in (2, 1)
+    )
+    assert [claim.held for claim in once] == [claim.held for claim in again]
+    assert [claim.held.number for claim in once] == [2, 4]
+    assert len(states(db, study)) == 5
+
+
+def test_trials_given_back_train_together_again(db: Database, worker: UUID) -> None:
+    study = make_study(db, trials=20)
+    for held in [take(db, study, worker) for _ in range(4)]:
+        claims.give_back(db, held)
+    assert join(db, take(db, study, worker), worker, [1, 3, 5]) == [1, 3, 5]
+    assert states(db, study) == ["RUNNING", "RUNNING", "WAITING", "RUNNING", "WAITING", "RUNNING"]
+
+
+def test_suspects_are_kept_among_themselves(db: Database, worker: UUID) -> None:
+    study = make_study(db, trials=20)
+    for held in [take(db, study, worker) for _ in range(4)]:
+        claims.give_back(db, held, largest_stack=2 if held.number in (1, 2) else None)
+    first = take(db, study, worker)
+    assert join(db, first, worker, range(6)) == [3, 4, 5]
+    suspect = claims.claim(db, study, worker, uuid4())
+    assert isinstance(suspect, Claim)
+    assert (suspect.held.number, suspect.largest_stack, suspect.deaths) == (1, 2, 0)
+    assert join(db, suspect.held, worker, range(20), largest_stack=2) == [2]
+    claims.give_back(db, suspect.held, largest_stack=1)
+    assert join(db, first, worker, [1]) == []
+
+
+def test_a_second_of_a_slot_is_paid_once(db: Database, worker: UUID) -> None:
+    study = make_study(db, trials=20)
+    first = take(db, study, worker)
+    join(db, first, worker, [1, 2, 3])
+    db.execute("UPDATE tuner.lease SET started_at = started_at - interval '60 seconds'")
+    assert spent(db, study).seconds == pytest.approx(60, abs=5)
+    claims.tell(db, first, Ending(outcome=Outcome.COMPLETE, value=1.0))
+    (row,) = db.execute("SELECT seconds FROM tuner.lease WHERE number = 0")
+    assert row.seconds == pytest.approx(15, abs=2)
+
+
+def test_a_stopped_study_leaves_what_was_skipped_until_it_is_resumed(db: Database, worker: UUID) -> None:
+    study = make_study(db, name="stopped", trials=4)
+    first = take(db, study, worker)
+    join(db, first, worker, [3])
+    db.execute("UPDATE tuner.study SET state = 'stopping', document = '{}'")
+    for row in db.execute("SELECT trial_id, number, attempt FROM tuner.lease WHERE lease_until IS NOT NULL"):
+        held = Held(study_id=study, trial_id=row.trial_id, number=row.number, attempt=row.attempt)
+        claims.tell(db, held, Ending(outcome=Outcome.COMPLETE, value=1.0))
+    assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.FINISHED)
+    assert states(db, study) == ["COMPLETE", "WAITING", "WAITING", "COMPLETE"]
+    set_state(db, "stopped", StudyState.RUNNING)
+    assert [take(db, study, worker).number for _ in range(2)] == [1, 2]
+
+
+def test_what_was_skipped_is_cancelled_with_its_study(db: Database, worker: UUID) -> None:
+    study = make_study(db, name="cancelled", trials=4)
+    join(db, take(db, study, worker), worker, [3])
+    set_state(db, "cancelled", StudyState.CANCELLED)
+    assert states(db, study) == ["RUNNING", "FAIL", "FAIL", "RUNNING"]
+
+
+def test_many_at_once_get_each_number_once(db: Database, database_url: str) -> None:
+    """With numbers and without, some given back: exactly the budget."""
+    trials = 120
+    study = make_study(db, trials=trials)
+    ended: list[int] = []
+    shapes = 3
+
+    def work(seed: int) -> None:
+        rng = random.Random(seed)
+        with Database(database_url) as own:
+            me = make_worker(own)
+            while isinstance(first := claims.claim(own, study, me, uuid4()), Claim):
+                shape = first.held.number % shapes
+                numbers = [number for number in range(trials + 9) if number % shapes == shape]
+                found, _ = claims.claim_beside(own, [first.held], me, uuid4(), numbers=numbers, most=rng.randrange(8))
+                assert all(claim.held.number % shapes == shape for claim in found)
+                for claim in [first, *found]:
+                    if rng.random() < 0.1:
+                        claims.give_back(own, claim.held)
+                    elif claims.tell(own, claim.held, Ending(outcome=Outcome.COMPLETE, value=0.0)):
+                        ended.append(claim.held.number)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(ended) == list(range(trials))
+    assert states(db, study) == ["COMPLETE"] * trials
+    numbers = db.execute("SELECT number FROM trials WHERE study_id = %(s)s ORDER BY trial_id", s=study)
+    assert [row.number for row in numbers] == list(range(trials))  # as Optuna counts them
+
+
+def test_the_first_engine_is_that_of_all_that_are_compared(db: Database) -> None:
+    one, other, later, alone = (make_study(db) for _ in range(4))
+
+    def compare(study: int) -> None:
+        db.execute("INSERT INTO tuner.comparison_study VALUES (1, %(s)s, 'random', 0)", s=study)
+
+    db.execute("INSERT INTO tuner.comparison (comparison_id, name, document) VALUES (1, 'both', '{}')")
+    compare(one)
+    compare(other)
+    stacks, single = Engine(name="stacks", members=8), Engine(name="single")
+    assert settle_engine(db, other, None) is None
+    assert settle_engine(db, one, stacks) == stacks
+    assert settle_engine(db, other, single) == stacks
+    compare(later)
+    assert settle_engine(db, later, None) == stacks
+    assert settle_engine(db, alone, single) == single

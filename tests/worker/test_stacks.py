@@ -1,0 +1,222 @@
+"""Workers whose slots train several trials of one shape at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+
+from tests.chaos.stub import Behaviour
+from tests.worker.bench import Bench
+from tuner.spec.search import Method
+from tuner.spec.stacking import Engine
+from tuner.storage.comparisons import launch_comparison
+from tuner.storage.connection import Row
+from tuner.storage.studies import StudyRecord, get_study
+
+ONE_SHAPE = """
+study: stacked
+data: {name: spiral}
+model: {family: mlp, units: 8, dropout: {low: 0.0, high: 0.4}}
+training: {epochs: 3, learning_rate: {low: 1.0e-4, high: 1.0e-1, log: true}}
+search: {method: random, seed: 0}
+budget: {trials: 40}
+"""
+SHAPES = {"model__units": "{choices: [8, 16, 32]}"}
+STACKS = Behaviour(members=64, epoch_seconds=0.1)
+
+
+def finish(bench: Bench, *workers: Iterable[str], behaviour: Behaviour = STACKS) -> str:
+    started = [bench.start_stub(*arguments, behaviour=behaviour) for arguments in workers]
+    ends = [worker.wait() for worker in started]
+    assert [code for code, _ in ends] == [0] * len(ends), ends
+    return "".join(output for _, output in ends)
+
+
+def stacks(bench: Bench, study: StudyRecord) -> list[Row]:
+    """Trials that were claimed together, beside another; the shapes are those of their units."""
+    return bench.db.execute(
+        """
+        SELECT array_agg(number ORDER BY number) AS numbers, array_agg(DISTINCT shared) AS shared,
+            array_agg(DISTINCT (SELECT param_value FROM trial_params AS point
+                WHERE point.trial_id = lease.trial_id AND param_name = 'units')) AS units
+        FROM tuner.lease WHERE study_id = %(s)s GROUP BY request""",
+        s=study.study_id,
+    )
+
+
+def assert_all_complete(bench: Bench, study: StudyRecord, trials: int, attempts: int | None = 1) -> None:
+    rows = bench.trials(study)
+    assert [row.number for row in rows] == list(range(trials))
+    assert {row.state for row in rows} == {"COMPLETE"}
+    assert all(row.steps == [1, 2, 3] for row in rows)
+    if attempts is not None:
+        assert {row.attempt for row in rows} == {attempts}
+
+
+def test_a_small_study_is_divided_among_the_slots(bench: Bench) -> None:
+    study = bench.study(ONE_SHAPE)
+    finish(bench, ["stacked", "--slots", "2"])
+    assert_all_complete(bench, study, 40)
+    assert [row.shared for row in bench.trials(study)] == [20] * 40
+    assert get_study(bench.db, "stacked").engine == Engine(name="stacks", members=64)
+
+
+def test_stacks_are_of_one_shape_and_no_number_is_left_out(bench: Bench) -> None:
+    study = bench.study(ONE_SHAPE, **SHAPES)
+    finish(bench, ["stacked", "--slots", "2"], ["stacked"], behaviour=Behaviour(members=6, epoch_seconds=0.1))
+    assert_all_complete(bench, study, 40)
+    together = stacks(bench, study)
+    assert all(len(row.units) == 1 for row in together)
+    assert max(len(row.numbers) for row in together) == 5  # beside the first of six
+    assert {shared for row in together for shared in row.shared} <= set(range(1, 7))
+    order = bench.db.execute("SELECT number FROM trials ORDER BY trial_id")
+    assert [row.number for row in order] == list(range(40))
+
+
+def test_points_and_curves_are_those_of_trials_that_train_alone(bench: Bench) -> None:
+    alone = bench.study(ONE_SHAPE, name="alone", training__engine="single", **SHAPES)
+    stacked = bench.study(ONE_SHAPE, **SHAPES)
+    finish(bench, ["alone", "stacked", "--slots", "2"], behaviour=Behaviour(members=8))
+    assert get_study(bench.db, "alone").engine == Engine(name="single")
+    assert {row.shared for row in bench.trials(alone)} == {1}
+    assert [(row.params, row.curve) for row in bench.trials(alone)] == [
+        (row.params, row.curve) for row in bench.trials(stacked)
+    ]
+
+
+def test_the_place_of_a_pruned_trial_is_filled(bench: Bench) -> None:
+    pruner = "{name: median, startup_trials: 2}"
+    study = bench.study(ONE_SHAPE, training__epochs="12", search__pruner=pruner, budget__trials="24")
+    finish(bench, ["stacked"], behaviour=Behaviour(members=4, epoch_seconds=0.4))
+    rows = bench.trials(study)
+    assert Counter(row.state for row in rows).keys() == {"COMPLETE", "PRUNED"}
+    assert all(row.steps == list(range(1, row.epoch + 1)) for row in rows)
+    joined = bench.db.execute(
+        """
+        SELECT DISTINCT lease.number FROM tuner.lease JOIN tuner.attempt USING (trial_id)
+        JOIN tuner.lease AS other ON other.trial_id <> lease.trial_id
+        JOIN tuner.attempt AS going ON going.trial_id = other.trial_id
+        WHERE attempt.started_at BETWEEN going.started_at + interval '0.3 seconds' AND going.ended_at"""
+    )
+    assert joined  # while others went on
+    assert max(row.shared for row in rows) == 4
+
+
+def test_a_child_that_is_killed_blames_none_of_several_trials(bench: Bench) -> None:
+    study = bench.study(ONE_SHAPE, budget__trials="4", training__epochs="20")
+    worker = bench.start_stub("stacked", behaviour=Behaviour(members=4, epoch_seconds=0.3))
+    bench.until(lambda: bench.epochs(study) >= 4, "an epoch of each")
+    for child in worker.children():
+        os.kill(child.pid, signal.SIGKILL)
+    code, output = worker.wait()
+    assert code == 0, output
+    assert [(row.state, row.attempt, row.deaths) for row in bench.trials(study)] == [("COMPLETE", 2, 0)] * 4
+    assert {row.shared for row in bench.trials(study)} == {2}
+    (row,) = bench.db.execute("SELECT DISTINCT ended, reason FROM tuner.attempt WHERE attempt = 1")
+    assert (row.ended, row.reason) == (
+        "given_back",
+        "its process was killed by SIGKILL; it trained 4 trials, which go on in smaller stacks",
+    )
+
+
+@pytest.mark.parametrize("how", ["kills", "raises"])
+def test_a_trial_that_does_harm_is_found_and_the_others_complete(bench: Bench, how: str) -> None:
+    study = bench.study(ONE_SHAPE, budget__trials="8")
+    harmful = Behaviour(members=4, epoch_seconds=0.05, **{how: 6})  # others have trained before: the worker is sound
+    code, output = bench.start_stub("stacked", behaviour=harmful).wait()
+    assert code == 0, output
+    rows = bench.trials(study)
+    assert [row.state for row in rows] == ["COMPLETE"] * 6 + ["FAIL", "COMPLETE"]
+    assert [row.deaths for row in rows if row.number != 6] == [0] * 7
+    assert rows[6].outcome == "crashed"
+    assert ("is broken" if how == "raises" else "killed by SIGKILL") in rows[6].reason
+
+
+def test_trials_that_do_not_fit_together_are_trained_in_smaller_stacks(bench: Bench) -> None:
+    study = bench.study(ONE_SHAPE, budget__trials="12")
+    finish(bench, ["stacked"], behaviour=Behaviour(members=12, fits=3))
+    rows = bench.trials(study)
+    assert [(row.state, row.deaths, row.shared) for row in rows] == [("COMPLETE", 0, 3)] * 12
+
+
+@pytest.mark.parametrize(("proposals", "largest"), [(1, 1), (5, 5)])
+def test_tpe_stacks_as_many_as_may_be_proposed_at_once(bench: Bench, proposals: int, largest: int) -> None:
+    search = f"{{method: tpe, parallel_proposals: {proposals}}}"
+    study = bench.study(ONE_SHAPE, search=search, budget__trials="20")
+    finish(bench, ["stacked"], behaviour=Behaviour(members=64))
+    assert_all_complete(bench, study, 20)
+    assert max(row.shared for row in bench.trials(study)) == largest
+    assert get_study(bench.db, "stacked").engine == Engine(
+        name="single" if proposals == 1 else "stacks", members=1 if proposals == 1 else 64
+    )
+
+
+def test_given_back_trials_of_tpe_train_together_again(bench: Bench) -> None:
+    search = "{method: tpe, parallel_proposals: 4}"
+    study = bench.study(ONE_SHAPE, search=search, training__epochs="200", budget__trials="4")
+    worker = bench.start_stub("stacked", behaviour=Behaviour(members=4, epoch_seconds=0.1))
+    bench.until(lambda: bench.epochs(study) >= 4, "an epoch of each")
+    points = [row.params for row in bench.trials(study)]
+    os.kill(worker.process.pid, signal.SIGTERM)
+    worker.wait(25)
+    assert {(row.state, row.deaths) for row in bench.trials(study)} == {("WAITING", 0)}
+    bench.start_stub("stacked", behaviour=Behaviour(members=4, epoch_seconds=0.1))
+    bench.until(lambda: bench.attempts(study) == [2] * 4, "all go on")
+    assert [row.params for row in bench.trials(study)] == points
+    assert {row.shared for row in bench.trials(study)} == {4}
+
+
+def test_a_comparison_has_one_engine(bench: Bench) -> None:
+    methods: tuple[Method, ...] = ("tpe", "random")
+    spec = bench.study(ONE_SHAPE, name="as_given", budget__trials="6").spec
+    specs = [spec.with_search(name=f"compared-{method}", method=method, seed=0) for method in methods]
+    launch_comparison(bench.db, "compared", {}, specs, {})
+    finish(bench, ["compared-tpe", "compared-random"], behaviour=Behaviour(members=8))
+    engines = [get_study(bench.db, spec.name).engine for spec in specs]
+    assert engines == [Engine(name="stacks", members=8)] * 2
+
+
+def test_each_trial_of_a_stack_has_its_own_log(bench: Bench) -> None:
+    study = bench.study(ONE_SHAPE, budget__trials="3")
+    finish(bench, ["stacked"], behaviour=Behaviour(members=3))
+    for row in bench.trials(study):
+        (log,) = (bench.home / "artifacts" / study.folder / str(row.trial_id)).glob("*.log")
+        first, *epochs, last = log.read_text().splitlines()
+        assert f"trial {row.number}, attempt 1" in first
+        assert [f"epoch {epoch}" in line for epoch, line in enumerate(epochs, 1)] == [True] * 3
+        assert last.endswith("complete")
+
+
+def test_what_cannot_be_stacked_is_not_measured(bench: Bench) -> None:
+    study = bench.study(ONE_SHAPE, training__optimizer="rmsprop", budget__trials="2")
+    finish(bench, ["stacked"])
+    assert {row.shared for row in bench.trials(study)} == {1}
+    assert get_study(bench.db, "stacked").engine == Engine(name="single")
+    (row,) = bench.db.execute("SELECT engine FROM tuner.study")
+    assert row.engine == json.loads('{"name": "single", "members": 1}')
+
+
+def test_a_worker_begins_as_many_trials_as_it_is_to(bench: Bench) -> None:
+    study = bench.study(ONE_SHAPE, **SHAPES)
+    finish(bench, ["stacked", "--slots", "2", "--count", "7"], behaviour=Behaviour(members=4))
+    begun = [row for row in bench.trials(study) if row.attempt > 0]
+    assert [row.outcome for row in begun] == ["complete"] * 7
+
+
+def test_sigterm_gives_all_back_from_their_checkpoints(bench: Bench) -> None:
+    study = bench.study(ONE_SHAPE, budget__trials="6", training__epochs="200")
+    worker = bench.start_stub("stacked", behaviour=Behaviour(members=6, epoch_seconds=0.2))
+    bench.until(lambda: bench.epochs(study) >= 6, "an epoch of each")
+    os.kill(worker.process.pid, signal.SIGTERM)
+    code, output = worker.wait(25)
+    assert code == 0, output  # it was asked to
+    for row in bench.trials(study):
+        assert (row.state, row.deaths, row.lease_until) == ("WAITING", 0, None)
+        assert row.checkpoint.endswith(f"/{row.epoch}.ckpt")
+    rows = bench.db.execute("SELECT DISTINCT largest_stack, ended FROM tuner.lease JOIN tuner.attempt USING (trial_id)")
+    assert rows == [(None, "given_back")]
