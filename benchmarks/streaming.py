@@ -308,7 +308,10 @@ def show(machine: dict[str, Any], measured: dict[str, dict[str, list[dict[str, f
 
 
 def spread(values: Sequence[float]) -> str:
-    return f"{statistics.median(values):.3g} ({min(values):.3g}-{max(values):.3g})"
+    median, least, most = (f"{value:,.0f}" if value >= 100 else f"{value:.2f}" for value in (
+        statistics.median(values), min(values), max(values)
+    ))  # fmt: skip
+    return f"{median} ({least}-{most})"
 
 
 if __name__ == "__main__":
