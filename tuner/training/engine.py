@@ -31,7 +31,10 @@ def measure(configs: Sequence[TrialConfig], data_folder: Path, device: torch.dev
     shapes = Counter(shape_of(config) for config in configs)
     (commonest, _), *_ = shapes.most_common()
     config = next(config for config in configs if shape_of(config) == commonest)
-    single = _seconds_a_step(State(_member(config, 0), data_folder, device))
+    state = State(_member(config, 0), data_folder, device)
+    if not state.train_part.resident:
+        return Engine(name="single")  # members gather each their own examples, in their own order
+    single = _seconds_a_step(state)
     if single > SLOW_STEP and device.type == "cpu":
         return Engine(name="single")
     costs = _costs(config, data_folder, device, single)

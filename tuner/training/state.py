@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tuner.training import data
+from tuner.training.batches import open_part
 from tuner.training.checkpoint import Checkpoint
 from tuner.training.course import Course, Member, Weights
 from tuner.training.errors import InfeasibleModel
@@ -18,7 +19,6 @@ from tuner.training.models import build, materialise
 from tuner.training.models.layers import Dropout
 from tuner.training.optimizers import build_optimizer
 from tuner.training.precision import Bfloat16Weights
-from tuner.training.resident import Resident
 
 CHECK_STEPS = 100  # between two looks at whether the loss is finite; a look makes the host wait for the device
 
@@ -41,8 +41,8 @@ class State:
         self.bfloat16 = Bfloat16Weights(self.model) if self.config.training.precision == "bfloat16" else None
         self.computing = self.bfloat16.computing if self.bfloat16 else self.model
         self.loss = LOSSES[self.info.task]
-        self.train_part = Resident(data.part(data_folder, "train"), self.info, device)
-        self.validation_part = Resident(data.part(data_folder, "validation"), self.info, device)
+        self.train_part = open_part(data.part(data_folder, "train"), self.info, device)
+        self.validation_part = open_part(data.part(data_folder, "validation"), self.info, device)
 
     @property
     def courses(self) -> list[Course]:
