@@ -145,10 +145,8 @@ class Stack:
         """One pass over the training part, each member in an order of its own; a step at a time. The mean losses."""
         size = self.config.training.batch_size
         self.begin_pass(-(-len(self.train_part) // size))
-        orders = [epoch_order(row.course, len(self.train_part), size, self._batch_norm) for row in self._filled]
         means = Means(len(self._filled), self.device)
-        batches = self._batches.shuffled(self.train_part, torch.stack(orders), size)
-        for index, batch in enumerate(batches):
+        for index, batch in enumerate(self._batches.shuffled(self.train_part, self._orders(), size)):
             losses = self.step(batch, index)
             means.add({"loss": losses[:, : batch.count].sum(1)}, batch.count)
             yield
@@ -168,6 +166,32 @@ class Stack:
                 means.add({name: values[:, : batch.count].sum(1) for name, values in by_member.items()}, batch.count)
             yield
         return means.read()[: len(self._rows)]
+
+    def sample(self) -> list[Tensor]:
+        """What a few steps and evaluations, whole batches and last ones, come to: float32, all of a member as one."""
+        size = self.config.training.batch_size
+        self.begin_pass(steps=3)
+        orders = self._orders()
+        whole = orders.shape[1] // size * size
+        few = torch.cat([orders[:, : min(2 * size, whole)], orders[:, whole:]], 1)
+        results = [
+            self.step(batch, index)[:, : batch.count]
+            for index, batch in enumerate(self._batches.shuffled(self.train_part, few, size))
+        ]
+        results.append(self._weights)
+        self._network.train(False)
+        ends: list[StackBatch] = []
+        for batch in self._batches.shared(self.validation_part, batch_size(self.device)):
+            ends = [*ends[:1], batch]
+        with torch.inference_mode():
+            results += [self._network.forward(batch.inputs)[:, : batch.count] for batch in ends]
+        return [torch.cat([result[index].flatten() for result in results]) for index in range(len(self._rows))]
+
+    def _orders(self) -> Tensor:
+        """Of the coming epoch, (members, n)."""
+        size = self.config.training.batch_size
+        orders = [epoch_order(row.course, len(self.train_part), size, self._batch_norm) for row in self._filled]
+        return torch.stack(orders)
 
     def begin_pass(self, steps: int) -> None:
         """Sets the network to training, with the noise of each member's coming epoch, for so many steps."""

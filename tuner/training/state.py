@@ -78,8 +78,8 @@ class State:
         return [total.item() / len(order)]
 
     def evaluate(self) -> Generator[None, None, list[dict[str, float]]]:
-        """Metrics on the validation part, a batch at a time."""
-        return (yield from evaluation(self.computing, self.validation_part, self.info.task))
+        """Metrics on the validation part, a batch at a time; in float32, in which the weights are kept and exported."""
+        return (yield from evaluation(self.model, self.validation_part, self.info.task))
 
     def begin_pass(self) -> None:
         """Sets the model to training, with the noise of the coming epoch."""
