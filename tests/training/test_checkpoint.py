@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import random
 import resource
@@ -13,6 +14,8 @@ import pytest
 import torch
 
 from tuner.errors import ArtifactError
+from tuner.spec.stacking import with_engine
+from tuner.training import checkpoint
 from tuner.training.checkpoint import Best, Checkpoint, load, save
 from tuner.training.checkpoint_file import MAGIC
 
@@ -115,3 +118,14 @@ def test_a_folder_that_cannot_be_made_is_named(record: Checkpoint, tmp_path: Pat
     (tmp_path / "file").touch()
     with pytest.raises(ArtifactError, match=r"cannot write the checkpoint .*file/2\.ckpt"):
         save(record, tmp_path / "file" / "2.ckpt")
+
+
+def test_a_checkpoint_of_before_engines_goes_on(trial_config: Any) -> None:
+    """Its digest knew neither them nor precision; what they say by default was true then."""
+    config = trial_config({"family": "mlp"})
+    record = config.model_dump(mode="json")
+    del record["training"]["engine"], record["training"]["precision"]
+    document = {"config": record, "seed": 1, "number": 2, "data": "d"}
+    before = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    assert checkpoint.digest(with_engine(config, "single"), 1, 2, "d") == before
+    assert checkpoint.digest(with_engine(config, "stacks"), 1, 2, "d") != before

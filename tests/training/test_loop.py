@@ -221,6 +221,6 @@ def test_errors_that_are_bugs_escape(
     def broken(*_: Any) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(state, "evaluation", broken)
+    monkeypatch.setattr(state.State, "evaluate", broken)
     with pytest.raises(RuntimeError, match="mat1"):
         run(trial_config(CNN), images, tmp_path)

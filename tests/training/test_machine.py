@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner.training.machine import available_memory, held_memory, peak_memory
+from tuner.training.machine import available_memory, held_memory, peak_memory, total_memory
 
 MIB = 2**20
 
@@ -24,7 +24,7 @@ def machine(root: Path, groups: str, **files: str) -> Path:
 
 def test_without_limits_the_machine_counts(tmp_path: Path) -> None:
     free = machine(tmp_path, "0::/user\n", **{"user/memory.max": "max\n", "user/memory.current": f"{MIB}\n"})
-    assert available_memory(free) == 8 * MIB
+    assert (available_memory(free), total_memory(free)) == (8 * MIB, 16 * MIB)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,8 @@ def test_without_limits_the_machine_counts(tmp_path: Path) -> None:
     ids=["its own group", "a group around it", "a container's", "version 1"],
 )
 def test_a_limit_counts_wherever_it_is_set(tmp_path: Path, groups: str, files: dict[str, str]) -> None:
-    assert available_memory(machine(tmp_path, groups, **files)) == 2 * MIB
+    limited = machine(tmp_path, groups, **files)
+    assert (available_memory(limited), total_memory(limited)) == (2 * MIB, 4 * MIB)
 
 
 def test_pages_of_files_that_nobody_looks_at_are_free(tmp_path: Path) -> None:
@@ -50,7 +51,9 @@ def test_pages_of_files_that_nobody_looks_at_are_free(tmp_path: Path) -> None:
 
 
 def test_unknown_is_not_guessed(tmp_path: Path) -> None:
-    assert (available_memory(tmp_path), peak_memory(tmp_path), held_memory(1, tmp_path)) == (None, None, None)
+    readers = (available_memory, total_memory, peak_memory)
+    assert [read(tmp_path) for read in readers] == [None] * 3
+    assert held_memory(1, tmp_path) is None
 
 
 def test_memory_that_was_given_back_is_in_the_peak() -> None:

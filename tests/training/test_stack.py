@@ -17,6 +17,7 @@ from tuner.spec.config import TrainingConfig, TrialConfig
 from tuner.spec.stacking import shape_of
 from tuner.states import Outcome
 from tuner.training import agreement, checkpoint, data, loop
+from tuner.training.course import Member
 from tuner.training.engine import measure
 from tuner.training.evaluation import score
 from tuner.training.export import export, load_model
@@ -196,6 +197,13 @@ def test_a_diverging_member_leaves_the_others_undisturbed(trial_config: Any, win
     assert runs[2].curve == alone.curve
 
 
+def test_trials_agree_also_where_one_diverges_at_once(trial_config: Any, windows: Path) -> None:
+    wild = config_of(trial_config, "mlp forecast", 0, learning_rate=100.0, optimizer="sgd")
+    members = [Member(config=wild, seed=0, number=number) for number in range(3)]
+    agreement._agreed.clear()
+    assert agreement.agree(members, windows, CPU)
+
+
 def test_an_impossible_shape_ends_all_its_trials(trial_config: Any, images: Path, tmp_path: Path) -> None:
     config = trial_config({"family": "cnn", "layers": 8}, engine="stacks")
     runs = [Run(config=config, folder=tmp_path / str(number), number=number) for number in range(2)]
@@ -203,17 +211,15 @@ def test_an_impossible_shape_ends_all_its_trials(trial_config: Any, images: Path
     assert [run.result.outcome for run in runs] == [Outcome.INFEASIBLE] * 2
 
 
-def test_where_companions_matter_after_all_each_trains_in_a_pair(
+def test_where_companions_matter_after_all_each_trains_alone(
     together: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     alone = together("cnn", [2])[0]
-    monkeypatch.setattr(agreement, "_largest_agreed", {})
-    equal = torch.equal
-    monkeypatch.setattr(torch, "equal", lambda one, other: False)
+    monkeypatch.setattr(agreement, "_agreed", {})
+    monkeypatch.setattr(agreement, "_same_bits", lambda one, other: False)
     with caplog.at_level(logging.WARNING):
         runs = together("cnn", [0, 1, 2])
-    monkeypatch.setattr(torch, "equal", equal)
-    assert "none train together" in caplog.text
+    assert "they train alone" in caplog.text
     assert all(run.result.outcome is Outcome.COMPLETE for run in runs)
     assert runs[2].curve == alone.curve
 

@@ -33,6 +33,7 @@ ENVIRONMENT = {
     "TUNER_HEARTBEAT_SECONDS": "Time between two signs of life of a worker.  [default: 5]",
     "TUNER_ARTIFACTS": "Folder of checkpoints and logs that all workers share, or a URL: s3://bucket/prefix.",
     "TUNER_DATA": "Folder of ready data sets, looked at before the network.",
+    "TUNER_DATA_MEMORY_MB": "Larger parts of data sets are streamed from disk.  [default: half of the memory]",
     "PGPASSFILE, PGPASSWORD": "The server's password, as for every PostgreSQL client.",
 }
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from tuner.spec.stacking import shape_of
 from tuner.training.course import Member
@@ -14,39 +15,28 @@ from tuner.training.stack import Stack
 
 log = logging.getLogger("tuner.training")
 
-STEPS = 3
-PAIR = 2  # the smallest stack: a lone trial has a silent companion
-
-_largest_agreed: dict[tuple[str | None, Path], int] = {}  # members, by shape and data; 0: not even few agree
+_agreed: dict[tuple[str | None, Path], int] = {}  # the largest number of members tried, by shape and data; 0: not one
 
 
 def agree(members: Sequence[Member], data_folder: Path, device: torch.device) -> bool:
-    """Takes a few steps with all members and with pairs of them: weights must be equal to the bit.
+    """Takes a few steps with all members, and with the first and the last alone: the same bits must come of them.
 
-    On a GPU, where they need not be, they agree by definition. Tried once for a shape and a number of members.
+    On a GPU, where they need not be the same, they agree by definition. Tried once for a shape and a number of members.
     """
-    key = (shape_of(members[0].config), data_folder)
-    agreed = _largest_agreed.get(key, PAIR)
-    if device.type != "cpu" or PAIR <= len(members) <= agreed:
+    if device.type != "cpu":
         return True
-    if agreed == 0:
-        return False
-    ends = [members[0], members[-1]]
-    whole, pair = (_weights_after_steps(each, data_folder, device) for each in (members, ends))
-    same = torch.equal(whole[0], pair[0]) and torch.equal(whole[-1], pair[-1])
-    if not same:
-        log.warning(
-            "this machine computes other bits for %d members than for %d: none train together", len(members), PAIR
-        )
-    _largest_agreed[key] = len(members) if same else 0
-    return same
+    key = (shape_of(members[0].config), data_folder)
+    tried = _agreed.get(key, 1)
+    if 0 < tried < len(members):
+        together = Stack(members, data_folder, device).sample()
+        alone = [Stack([member], data_folder, device).sample()[0] for member in (members[0], members[-1])]
+        same = _same_bits(together[0], alone[0]) and _same_bits(together[-1], alone[1])
+        if not same:
+            log.warning("%d trials come to other bits together than alone, here: they train alone", len(members))
+        _agreed[key] = len(members) if same else 0
+    return _agreed[key] > 0
 
 
-def _weights_after_steps(members: Sequence[Member], data_folder: Path, device: torch.device) -> list[torch.Tensor]:
-    stack = Stack(members, data_folder, device)
-    training = stack.train()
-    for _ in range(STEPS):
-        next(training, None)
-    return [
-        torch.cat([value.flatten().double() for value in stack.weights(course).values()]) for course in stack.courses
-    ]
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    """A member may have diverged, and no NaN equals another."""
+    return torch.equal(one.view(torch.int32), other.view(torch.int32))

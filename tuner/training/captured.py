@@ -52,11 +52,14 @@ class Learner(Protocol[Batch]):
 
 
 class Eager:
+    """On a CPU; on a GPU where the data does not fit into its memory."""
+
     def one_pass(self, network: Learner[Batch], orders: Tensor, size: int) -> Turns[None]:
         """The network learns from all examples, in these orders."""
         for index, batch in enumerate(network.batches(orders, size)):
             network.learn(batch, index)
             if (index + 1) % CHECK_STEPS == 0:
+                yield from done(network.device)
                 network.check()
             yield Turn.STEPPED
 

@@ -44,9 +44,16 @@ class Checkpoint:
     seconds: float  # trained so far, in all attempts
 
 
+# Knobs of `training` that came later, and what they say of checkpoints that know nothing of them.
+_LATER = {"engine": ("auto", "single"), "precision": ("auto", "float32")}
+
+
 def digest(config: TrialConfig, seed: int, number: int, data: str) -> str:
     """Names what is trained: checkpoints go on only where it is the same. `data` is the digest of the data set."""
-    document = {"config": config.model_dump(mode="json"), "seed": seed, "number": number, "data": data}
+    record = config.model_dump(mode="json")
+    training = record["training"]
+    record["training"] = {name: value for name, value in training.items() if value not in _LATER.get(name, ())}
+    document = {"config": record, "seed": seed, "number": number, "data": data}
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 

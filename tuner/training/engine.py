@@ -16,7 +16,7 @@ from tuner.spec.stacking import Engine, shape_of
 from tuner.training.captured import EAGER_STEPS
 from tuner.training.course import Member
 from tuner.training.device import own_stream
-from tuner.training.errors import is_out_of_memory
+from tuner.training.errors import InfeasibleModel, is_out_of_memory
 from tuner.training.stack import Stack
 from tuner.training.state import State
 from tuner.training.turns import Turn, Turns
@@ -33,19 +33,30 @@ WORTHWHILE = 0.9  # of the seconds that a member took in a smaller stack, or alo
 def measure(configs: Sequence[TrialConfig], data_folder: Path, device: torch.device) -> Engine:
     """The engine for trials like these, all stackable, the first ones of a study.
 
-    A trial that finds no companion of its shape has a silent one and costs more in a stack than singly: what counts is
-    the sum over these trials, each with those of its shape beside it. On a GPU too, one network is measured at a time:
-    what it gains by lanes is not known. Raises InfeasibleModel, DataError.
+    A trial that finds no companion of its shape has a silent one and may cost more in a stack than singly: what counts
+    is the sum over these trials, each with those of its shape beside it, at the costs of the commonest shape that can
+    be built. On a GPU too, one network is measured at a time: what it gains by lanes is not known. Raises DataError.
     """
     shapes = Counter(shape_of(config) for config in configs)
-    (commonest, _), *_ = shapes.most_common()
-    config = next(config for config in configs if shape_of(config) == commonest)
-    single = _seconds_a_step(State(_member(config, 0), data_folder, device))
+    examples = {shape_of(config): config for config in reversed(configs)}
+    for shape, _ in shapes.most_common():
+        try:
+            return _faster(examples[shape], [*shapes.values()], data_folder, device)
+        except InfeasibleModel:
+            continue
+    return Engine(name="single")
+
+
+def _faster(config: TrialConfig, together: Sequence[int], data_folder: Path, device: torch.device) -> Engine:
+    """For trials that cost like this one, so many of each shape."""
+    alone = State(_member(config, 0), data_folder, device)
+    if not alone.train_part.resident:  # members gather each their own examples
+        return Engine(name="single")
+    single = _seconds_a_step(alone)
     if single > SLOW_STEP and device.type == "cpu":
         return Engine(name="single")
     costs = _costs(config, data_folder, device, single)
-    stacked = sum(count * _cost(costs, count) for count in shapes.values())
-    if stacked < WORTHWHILE * single * len(configs):
+    if sum(count * _cost(costs, count) for count in together) < WORTHWHILE * single * sum(together):
         return Engine(name="stacks", members=max(costs))
     return Engine(name="single")
 

@@ -74,7 +74,7 @@ class _Trial:
     """A run while it trains."""
 
     run: Run
-    course: Course = field(init=False)
+    course: Course = field(init=False)  # from when there is a network
     epochs: int = 0  # trained, in all attempts
     saved_at: float = field(default_factory=time.monotonic)  # its last checkpoint, or its start
     ended: bool = False
@@ -103,15 +103,13 @@ class Lane:
         """Trains a run with all that can train beside it, and those that join them."""
         self._progress.enter(Phase.START)
         self._trials = [_Trial(run=first)]
-        self._trials += [_Trial(run=run) for run in self._beside([first])]
         self._parameters = 0
         try:
+            self._trials += [_Trial(run=run) for run in self._beside([first])]
             self._parameters = parameter_count(first.config.model, data.info(self._data_folder))
             network = self._network()
-            while not all(trial.ended for trial in self._trials):
+            while self._exchange(network):
                 yield from self._train_epoch(network)
-                if isinstance(network, Stack):
-                    self._exchange(network)
         except _Stopped:
             self._end_all(None)
         except Diverged as error:
@@ -134,8 +132,44 @@ class Lane:
             network = Stack(members, self._data_folder, self._device)
         for trial, course in zip(self._trials, network.courses, strict=True):
             trial.course = course
-            _resume(network, trial)
+            self._resume(network, trial)
         return network
+
+    def _exchange(self, network: Network) -> bool:
+        """Before an epoch: others join a stack, and those that have ended leave it; whether any trial is left."""
+        if isinstance(network, Stack):
+            self._waiting += self._joining()
+            for run in self._beside([trial.run for trial in self._trials]):
+                trial = _Trial(run=run)
+                self._trials.append(trial)
+                trial.course = network.add(_member(run))
+                self._resume(network, trial)
+            for trial in self._trials:
+                if trial.ended:
+                    network.remove(trial.course)
+        self._trials = [trial for trial in self._trials if not trial.ended]
+        return bool(self._trials)
+
+    def _resume(self, network: Network, trial: _Trial) -> None:
+        """From the trial's checkpoint, if it has one; it may have been the last.
+
+        A checkpoint that cannot be read costs the epochs behind it, not the trial: they repeat to the bit. Raises
+        ArtifactError for one of another trial, or of this one on other data.
+        """
+        path = trial.run.resume
+        if path is None:
+            return
+        try:
+            kept = checkpoint.load(path)
+        except ArtifactError as error:
+            log.warning("%s; training begins anew", error)
+            return
+        if kept.digest != trial.course.digest:
+            raise ArtifactError(f"the checkpoint {path} is of another configuration, seed or data set")
+        network.restore(trial.course, kept)
+        trial.epochs = kept.epoch
+        if trial.epochs == trial.run.config.training.epochs:
+            self._end(trial, Outcome.COMPLETE)
 
     def _train_epoch(self, network: Network) -> Turns[None]:
         began = time.monotonic()
@@ -158,9 +192,6 @@ class Lane:
         trial.epochs = epoch.epoch
         last = epoch.epoch == course.config.training.epochs
         stop = trial.run.stop()
-        if stop is Stop.NOW and not last:
-            self._end(trial, None)
-            return
         path = None
         due = time.monotonic() - trial.saved_at + seconds >= CHECKPOINT_SECONDS  # by the end of another such epoch
         if last or due or stop is Stop.AFTER_EPOCH:
@@ -169,7 +200,7 @@ class Lane:
             checkpoint.save(network.checkpoint(course), path)
             trial.saved_at = time.monotonic()
         trial.run.report(epoch, path)
-        if last or stop is Stop.AFTER_EPOCH:
+        if last or stop is not Stop.GO_ON:
             self._end(trial, Outcome.COMPLETE if last else None)
 
     def _watched(self, turns: Turns[Answer]) -> Turns[Answer]:
@@ -186,21 +217,6 @@ class Lane:
                 if all(trial.run.stop() is Stop.NOW for trial in self._trials):
                     raise _Stopped
                 yield turn
-
-    def _exchange(self, stack: Stack) -> None:
-        """Between two epochs: those that have ended leave the stack, and others join it."""
-        for trial in self._trials:
-            if trial.ended:
-                stack.remove(trial.course)
-        self._trials = [trial for trial in self._trials if not trial.ended]
-        self._waiting += self._joining()
-        if not self._trials:
-            return
-        for run in self._beside([trial.run for trial in self._trials]):
-            trial = _Trial(run=run)
-            trial.course = stack.add(_member(run))
-            self._trials.append(trial)
-            _resume(stack, trial)
 
     def _beside(self, runs: Sequence[Run]) -> list[Run]:
         """Takes out of those that wait the ones that can train in one network with these."""
@@ -227,23 +243,3 @@ class _Stopped(Exception):
 
 def _member(run: Run) -> Member:
     return Member(config=run.config, seed=run.seed, number=run.number)
-
-
-def _resume(network: Network, trial: _Trial) -> None:
-    """From the trial's checkpoint, if it has one.
-
-    A checkpoint that cannot be read costs the epochs behind it, not the trial: they repeat to the bit. Raises
-    ArtifactError for one of another trial, or of this one on other data.
-    """
-    path = trial.run.resume
-    if path is None:
-        return
-    try:
-        kept = checkpoint.load(path)
-    except ArtifactError as error:
-        log.warning("%s; training begins anew", error)
-        return
-    if kept.digest != trial.course.digest:
-        raise ArtifactError(f"the checkpoint {path} is of another configuration, seed or data set")
-    network.restore(trial.course, kept)
-    trial.epochs = kept.epoch

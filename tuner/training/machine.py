@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 from collections.abc import Iterator
@@ -23,10 +22,17 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def total_memory(root: Path = ROOT) -> int | None:
+    """Bytes that this process could ever have: the machine's, or the limit of a container or a batch system."""
+    machine = _fields(root / "proc/meminfo").get("MemTotal")
+    limits = [_number(folder / limit) for folder in _groups(root) for limit, *_ in _GROUP_FILES]
+    return None if machine is None else min([machine, *(limit for limit in limits if limit is not None)])
+
+
 def available_memory(root: Path = ROOT) -> int | None:
     """Bytes that new processes may still take: of the machine, or what a container or a batch system leaves of it."""
     machine = _fields(root / "proc/meminfo").get("MemAvailable")
-    return None if machine is None else min([machine, *_left_in_groups(root)])
+    return None if machine is None else min([machine, *(left for folder in _groups(root) for left in _left_in(folder))])
 
 
 def peak_memory(root: Path = ROOT) -> int | None:
@@ -56,8 +62,8 @@ def held_memory(pid: int, root: Path = ROOT) -> int | None:
     return _fields(root / f"proc/{pid}/smaps_rollup").get("Pss")
 
 
-def _left_in_groups(root: Path) -> Iterator[int]:
-    """What the limits of the control groups leave that this process is in: of its own, and of all around it."""
+def _groups(root: Path) -> Iterator[Path]:
+    """The memory control groups that this process is in: its own, and all around it."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
@@ -65,16 +71,21 @@ def _left_in_groups(root: Path) -> Iterator[int]:
         mount = root / "sys/fs/cgroup" / ("memory" if controllers else "")
         group = mount / path.lstrip("/")
         # A container sees its own group as the root, though the path may be the one that its host knows.
-        for folder in (group, *group.parents):
-            if folder.is_relative_to(mount):
-                yield from _left_in(folder)
+        yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(mount))
 
 
 def _left_in(folder: Path) -> Iterator[int]:
+    """What a group's limit leaves."""
     for limit, used, idle in _GROUP_FILES:
-        with contextlib.suppress(ValueError):  # no such file, or "max"
-            kept = _fields(folder / "memory.stat").get(idle, 0)
-            yield max(0, int(_text(folder / limit)) - int(_text(folder / used)) + kept)
+        most, taken = _number(folder / limit), _number(folder / used)
+        if most is not None and taken is not None:
+            yield max(0, most - taken + _fields(folder / "memory.stat").get(idle, 0))
+
+
+def _number(path: Path) -> int | None:
+    """None where there is no such file, or no limit: "max"."""
+    text = _text(path).strip()
+    return int(text) if text.isdigit() else None
 
 
 def _fields(path: Path) -> dict[str, int]:

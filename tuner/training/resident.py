@@ -14,14 +14,24 @@ from tuner.training import data
 from tuner.training.data import DataInfo, Part, PartName
 from tuner.training.models.layers import Normalise
 
-CHUNK_BYTES = 8 * 2**20  # of normalised inputs: small enough to stay in a processor's cache, large enough to pay
+CHUNK_BYTES = 8 * 2**20  # normalised: small enough to stay in a processor's cache, large enough to pay
+
 SHARED_PARTS = 4  # kept on GPUs: training and validation part of two data sets
+
+
+def chunk_size(inputs: Tensor, targets: Tensor, batch: int) -> int:
+    """Examples to gather at once, whole batches of them."""
+    example_bytes = 4 * inputs[0].numel() + targets[0].nbytes
+    return batch * max(1, CHUNK_BYTES // (example_bytes * batch))
 
 
 class Resident:
     """Inputs in their compact type and targets, on the device (on a CPU: the memory map itself, shared by all)."""
 
+    resident = True
+
     def __init__(self, part: Part, info: DataInfo, device: torch.device) -> None:
+        self.device = device
         # DLPack, since `torch.from_numpy` warns of arrays that are read-only.
         self.inputs = from_dlpack(part.inputs).to(device)
         self.targets = from_dlpack(part.targets).to(device)
@@ -31,13 +41,11 @@ class Resident:
         return len(self.targets)
 
     def batches(self, size: int, order: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Normalised inputs and targets, `size` examples at a time, in the given order or as they are stored.
+        """As `Batches` has it.
 
-        Whole chunks are gathered, converted and normalised at once: a step then costs two views. The last batch
-        holds what remains.
+        Whole chunks are gathered, converted and normalised at once: a step then costs two views.
         """
-        example_bytes = 4 * max(1, self.inputs[0].numel())
-        chunk = size * max(1, CHUNK_BYTES // (example_bytes * size))
+        chunk = chunk_size(self.inputs, self.targets, size)
         count = len(self) if order is None else len(order)
         for start in range(0, count, chunk):
             if order is None:

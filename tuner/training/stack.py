@@ -154,15 +154,12 @@ class Stack:
     def train(self) -> Turns[list[float]]:
         """One pass over the training part, each member in an order of its own; a step at a time. The mean losses."""
         size = self.config.training.batch_size
-        if not self._assembled:
-            self._assemble()
-        orders = [epoch_order(row.course, len(self.train_part), size, self._batch_norm) for row in self._filled]
-        examples = len(orders[0])
-        steps = -(-examples // size)
-        self.begin_pass(steps)
-        yield from self.steps.one_pass(self, torch.stack(orders), size)
+        self.begin_pass(-(-len(self.train_part) // size))
+        orders = self._orders()
+        yield from self.steps.one_pass(self, orders, size)
+        examples = orders.shape[1]
         for row in self._rows:
-            row.steps += steps
+            row.steps += -(-examples // size)
         yield from done(self.device)
         return self._totals.div(examples).tolist()[: len(self._rows)]
 
@@ -180,8 +177,36 @@ class Stack:
         yield from done(self.device)
         return means.read()[: len(self._rows)]
 
+    def sample(self) -> list[Tensor]:
+        """What a few steps and evaluations, whole batches and last ones, come to: float32, all of a member as one."""
+        size = self.config.training.batch_size
+        self.begin_pass(steps=3)
+        orders = self._orders()
+        whole = orders.shape[1] // size * size
+        few = torch.cat([orders[:, : min(2 * size, whole)], orders[:, whole:]], 1)
+        results = [
+            self.step(batch, index)[:, : batch.count]
+            for index, batch in enumerate(self._batches.shuffled(self.train_part, few, size))
+        ]
+        results.append(self._weights)
+        self._network.train(False)
+        ends: list[StackBatch] = []
+        for batch in self._batches.shared(self.validation_part, batch_size(self.device)):
+            ends = [*ends[:1], batch]
+        with torch.inference_mode():
+            results += [self._network.forward(batch.inputs)[:, : batch.count] for batch in ends]
+        return [torch.cat([result[index].flatten() for result in results]) for index in range(len(self._rows))]
+
+    def _orders(self) -> Tensor:
+        """Of the coming epoch, (members, n)."""
+        size = self.config.training.batch_size
+        orders = [epoch_order(row.course, len(self.train_part), size, self._batch_norm) for row in self._filled]
+        return torch.stack(orders)
+
     def begin_pass(self, steps: int) -> None:
         """Sets the network to training, with the noise of each member's coming epoch, for so many steps."""
+        if not self._assembled:
+            self._assemble()
         for row in self._rows:
             row.noise.manual_seed(row.course.randomness.seed_of("dropout", row.course.epoch + 1))
         self._network.train(True)
@@ -200,11 +225,17 @@ class Stack:
 
     @torch.inference_mode()
     def learn(self, batch: StackBatch, index: Index) -> None:
+        losses = self.step(batch, index)
+        self._totals.add_(losses[:, : batch.count].sum(1))
+
+    @torch.inference_mode()
+    def step(self, batch: StackBatch, index: Index) -> Tensor:
+        """Learns from one batch, the `index`th of a pass; the losses of its examples (members, rows)."""
         outputs = self._network.forward(batch.inputs)
         losses, gradient = GRADIENTS[self.info.task](outputs, batch.targets, self._shares(batch))
         self._network.backward(gradient)
         self._optimizer.step(self._weights, self._gradients, index)
-        self._totals.add_(losses[:, : batch.count].sum(1))
+        return losses
 
     def check(self) -> None:
         """A member that diverges is no reason to stop the others: it ends with its epoch."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tuner.training import data
-from tuner.training.captured import Index, steps_on
+from tuner.training.batches import load_part
+from tuner.training.captured import Eager, Index, steps_on
 from tuner.training.checkpoint import Checkpoint
 from tuner.training.course import Course, Member, Weights
 from tuner.training.errors import InfeasibleModel
@@ -19,7 +20,7 @@ from tuner.training.models import build, materialise
 from tuner.training.models.layers import Dropout
 from tuner.training.optimizers import build_optimizer
 from tuner.training.precision import Bfloat16Weights
-from tuner.training.resident import resident
+from tuner.training.resident import Resident
 from tuner.training.turns import Turns, done
 
 Batch = tuple[Tensor, Tensor]  # inputs and targets
@@ -43,14 +44,14 @@ class State:
         self.bfloat16 = Bfloat16Weights(self.model) if self.config.training.precision == "bfloat16" else None
         self.computing = self.bfloat16.computing if self.bfloat16 else self.model
         self.loss = LOSSES[self.info.task]
-        self.train_part = resident(data_folder, "train", device)
-        self.validation_part = resident(data_folder, "validation", device)
+        self.train_part = load_part(data_folder, "train", device)
+        self.validation_part = load_part(data_folder, "validation", device)
         self.total = torch.zeros((), dtype=torch.float64, device=device)  # of the losses of a pass
         self.generators = [torch.Generator(device)]
         for module in self.computing.modules():
             if isinstance(module, Dropout):
                 (module.generator,) = self.generators
-        self.steps = steps_on(device)
+        self.steps = steps_on(device) if self.train_part.resident else Eager()
 
     @property
     def courses(self) -> list[Course]:
@@ -83,8 +84,8 @@ class State:
         return [self.total.item() / len(order)]
 
     def evaluate(self) -> Turns[list[dict[str, float]]]:
-        """Metrics on the validation part, a batch at a time."""
-        return (yield from evaluation(self.computing, self.validation_part, self.info.task))
+        """Metrics on the validation part, a batch at a time; in float32, in which the weights are kept and exported."""
+        return (yield from evaluation(self.model, self.validation_part, self.info.task))
 
     def begin_pass(self) -> None:
         """Sets the model to training, with the noise of the coming epoch."""
@@ -97,6 +98,7 @@ class State:
         return self.train_part.batches(size, orders.to(self.device))
 
     def gather(self, chosen: Tensor) -> Batch:
+        assert isinstance(self.train_part, Resident)
         return self.train_part.gather(chosen)
 
     def learn(self, batch: Batch, index: Index) -> None:

@@ -18,7 +18,7 @@ from tuner.storage.studies import StudyRecord
 
 HORIZON = 1000  # numbers, from the lowest that waits: so far ahead companions are looked for
 WARM_NUMBERS = 50  # whose points are found at a time while nobody waits: half a millisecond each
-MEASURED_NUMBERS = 40  # engines are compared by the first so many trials, as far as they can be stacked
+MEASURED_NUMBERS = 200  # engines are compared by the first so many trials, as far as they can be stacked
 
 
 @dataclass(frozen=True, kw_only=True)
