@@ -18,10 +18,13 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("studies", nargs="*")
     parser.add_argument("--slots", type=int, default=1)
+    parser.add_argument("--children", type=int)
     parser.add_argument("--count", type=int)
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options = WorkerOptions(slots=given.slots, count=given.count, training=TRAINING, device="cpu")
+    options = WorkerOptions(
+        slots=given.slots, children=given.children, count=given.count, training=TRAINING, device="cpu"
+    )
     try:
         run_worker(os.environ["TUNER_DATABASE_URL"], read_settings(), given.studies, options)
     except TunerError as error:

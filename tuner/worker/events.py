@@ -12,13 +12,13 @@ from tuner.worker.messages import Message
 
 @dataclass(frozen=True, kw_only=True)
 class ChildSays:
-    slot: int
+    trainer: int
     message: Message
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChildLost:
-    slot: int
+    trainer: int
     reason: str  # "was killed by SIGKILL"
 
 

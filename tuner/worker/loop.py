@@ -43,8 +43,8 @@ class EventLoop:
         while True:
             with selectors.DefaultSelector() as selector:
                 selector.register(self._woken, selectors.EVENT_READ)
-                for slot, child in children():
-                    selector.register(child.socket, selectors.EVENT_READ, (slot, child))
+                for trainer, child in children():
+                    selector.register(child.socket, selectors.EVENT_READ, (trainer, child))
                 ready = selector.select(TICK_SECONDS)
             for key, _ in ready:
                 if key.data is None:
@@ -56,12 +56,12 @@ class EventLoop:
             yield Tick()
 
 
-def _listen(slot: int, child: Child) -> Iterator[Event]:
+def _listen(trainer: int, child: Child) -> Iterator[Event]:
     try:
         for message in child.read():
-            yield ChildSays(slot=slot, message=message)
+            yield ChildSays(trainer=trainer, message=message)
     except EOFError:
-        yield ChildLost(slot=slot, reason=child.kill(gone=True))
+        yield ChildLost(trainer=trainer, reason=child.kill(gone=True))
     except ValueError as error:
         child.kill()
-        yield ChildLost(slot=slot, reason=f"sent what is no message ({error})")
+        yield ChildLost(trainer=trainer, reason=f"sent what is no message ({error})")

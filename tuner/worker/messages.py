@@ -29,6 +29,7 @@ class Train:
     trial_id: int
     attempt: int
     number: int
+    lane: int  # it may train as one network with others of its lane only
     seed: int  # the study's search seed
     config: str  # a TrialConfig as JSON
     folder: str  # for the checkpoints of this attempt

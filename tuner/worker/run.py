@@ -33,6 +33,7 @@ from tuner.worker.timing import HANG_SECONDS
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
     slots: int
+    children: int | None = None  # processes that the slots share, a GPU's trials all in one; None: one for each slot
     training: str = TRAINING  # what its children do: the name of a child.Training, "package.module:Name"
     device: str = "auto"  # auto, cpu or cuda
     hang_seconds: float = HANG_SECONDS
@@ -83,12 +84,14 @@ def run_worker(database_url: str, settings: Settings, studies: Sequence[str], op
         sweeper.start()
         storage = make_storage(sweep=sweeper.post, answer=loop.answer)
     storage.start()
+    slots = min(options.slots, options.count or options.slots)
     supervisor = Supervisor(
         storage,
         loop,
-        slots=min(options.slots, options.count or options.slots),
+        slots=slots,
+        children=options.children or slots,
         artifacts=store.root,
-        start_child=lambda slot: Child(options.training, options.device, slot, options.hang_seconds),
+        start_child=lambda index: Child(options.training, options.device, index, options.hang_seconds),
         lifetime=Lifetime(options.count, options.time_limit),
     )
     try:

@@ -100,6 +100,10 @@ class Attempt:
         return self._trial.number
 
     @property
+    def lane(self) -> int:
+        return self._trial.lane
+
+    @property
     def folder(self) -> Path:
         return Path(self._trial.folder)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tuner.errors import ArtifactError, DataError, TunerError, WorkersFailed
@@ -39,7 +39,7 @@ from tuner.worker.lifetime import Ended, Lifetime
 from tuner.worker.loop import EventLoop
 from tuner.worker.messages import EpochsDone, Finished, Measured, Message, Ready, Unable
 from tuner.worker.requests import ClaimNext, Close, Equip, GiveBack, Report, Settle, Tell
-from tuner.worker.slots import Slot, Work
+from tuner.worker.slots import Slot, Trainer, Work
 from tuner.worker.storage_thread import StorageThread
 from tuner.worker.timing import EXIT_SECONDS, IDLE_SECONDS, SUSPENDED_SECONDS
 
@@ -48,7 +48,7 @@ log = logging.getLogger("tuner.worker")
 # What a child may say that is no fault of its trial.
 _MACHINE_FAULTS: dict[str, type[TunerError]] = {"ArtifactError": ArtifactError, "DataError": DataError}
 
-StartChild = Callable[[int], Child]  # for a slot
+StartChild = Callable[[int], Child]  # the nth of the worker
 
 
 class Supervisor:
@@ -58,10 +58,12 @@ class Supervisor:
         loop: EventLoop,
         *,
         slots: int,
+        children: int,
         artifacts: Path,
         start_child: StartChild,
         lifetime: Lifetime,
     ) -> None:
+        """`children`: processes among which the slots are divided."""
         self._storage = storage
         self._loop = loop
         self._artifacts = artifacts
@@ -69,10 +71,12 @@ class Supervisor:
         self._fitness = Fitness()
         self._life = lifetime
         self._ticked_at = time.monotonic()
-        self._devices: dict[int, str] = {}  # slot -> where it trains
+        self._devices: dict[int, str] = {}  # trainer -> where it trains
         self._ask_at = 0.0  # clock: when idle slots ask again
         self._nothing_left = False
         self._slot_count = slots
+        self._child_count = min(children, slots)
+        self._trainers: list[Trainer] = []
         self._slots: list[Slot] = []
 
     def run(self) -> Ended:
@@ -81,10 +85,15 @@ class Supervisor:
         Raises the error that made it impossible to go on, after what ran was given back.
         """
         try:
+            for index in range(self._child_count):
+                child = self._start_child(index)
+                self._trainers.append(Trainer(index=index, child=child, artifacts=self._artifacts))
             for index in range(self._slot_count):
-                self._slots.append(Slot(index=index, child=self._start_child(index)))
+                trainer = self._trainers[index % self._child_count]
+                self._slots.append(Slot(index=index, trainer=trainer))
+                trainer.slots.append(self._slots[-1])
             self._ticked_at = time.monotonic()  # the first child waited for torch to be imported
-            for event in self._loop.events(lambda: [(slot.index, slot.child) for slot in self._slots]):
+            for event in self._loop.events(lambda: [(trainer.index, trainer.child) for trainer in self._trainers]):
                 self._handle(event)
                 if self._life.draining:
                     self._release_all()
@@ -96,10 +105,10 @@ class Supervisor:
 
     def _handle(self, event: Event) -> None:
         match event:
-            case ChildSays(slot=index, message=message):
-                self._hear(self._slots[index], message)
-            case ChildLost(slot=index, reason=reason):
-                self._mourn(self._slots[index], f"its process {reason}", Outcome.CRASHED)
+            case ChildSays(trainer=index, message=message):
+                self._hear(self._trainers[index], message)
+            case ChildLost(trainer=index, reason=reason):
+                self._mourn(self._trainers[index], f"its process {reason}", Outcome.CRASHED)
             case Claimed(slot=index):
                 self._begin(self._slots[index], event)
             case NothingToJoin(slot=index):
@@ -110,7 +119,7 @@ class Supervisor:
                 self._nothing_left = ended
             case EngineUnknown(slot=index):
                 self._slots[index].asked = 0
-                self._slots[index].measure(event)
+                self._slots[index].trainer.begin(self._slots[index], event)
             case Pruned(held=held, epoch=epoch):
                 log.info("trial %d pruned after epoch %d", held.number, epoch)
                 self._abandon(held)
@@ -158,29 +167,30 @@ class Supervisor:
         else:
             for held in (trial.claim.held for trial in claimed.trials):
                 log.info("trial %d, attempt %d, in slot %d", held.number, held.attempt, slot.index)
-            slot.begin(claimed, self._artifacts)
+            slot.trainer.begin(slot, claimed)
         self._answered(slot)
         self._ask_for_one()
 
-    def _hear(self, slot: Slot, message: Message) -> None:
+    def _hear(self, trainer: Trainer, message: Message) -> None:
         match message:
             case Ready(device=device):
-                slot.up = True
+                trainer.up = True
                 self._fitness.child_is_up()
-                log.info("slot %d on %s", slot.index, device)
-                self._devices[slot.index] = device
+                log.info("%s on %s", _names(trainer.slots), device)
+                self._devices[trainer.index] = device
                 self._storage.post(Equip(device=", ".join(sorted(set(self._devices.values())))))
-                self._ask(slot)
+                self._go_on(trainer)
             case Measured(engine=engine, members=members, fault=fault):
                 if fault is not None:
                     log.warning("engines could not be compared: %s", fault)
-                self._settle(slot, Engine(name=engine, members=members))
-                self._ask(slot)
+                self._settle(trainer, Engine(name=engine, members=members))
+                self._go_on(trainer)
             case Unable(trial_id=None, error=error, reason=reason):
-                slot.measuring = None
+                for slot in trainer.slots:
+                    slot.measuring = None
                 self._life.fail(_MACHINE_FAULTS.get(error, WorkersFailed)(reason))
             case EpochsDone() | Finished() | Unable():
-                for work in slot.works:
+                for slot, work in trainer.works:
                     if work.is_meant_by(message):
                         self._hear_of(slot, work, message)
                         return
@@ -195,13 +205,13 @@ class Supervisor:
                     self._storage.post(Report(held=work.held, curve=curve, checkpoint=checkpoint))
             case Finished(outcome=None):
                 self._give_back(slot, work, reason=work.why_released)
-            case Finished(outcome=Outcome.OUT_OF_MEMORY as outcome, reason=reason) if len(slot.works) > 1:
+            case Finished(outcome=Outcome.OUT_OF_MEMORY as outcome, reason=reason) if work.had_company:
                 self._fitness.prove()  # for what fits
-                self._mourn(slot, reason or outcome, outcome)
+                self._shrink(slot, reason or outcome)
             case Finished(outcome=Outcome.CRASHED as outcome, reason=reason) if (
-                len(slot.works) > 1 or not self._fitness.proven
+                len(slot.trainer.works) > 1 or not self._fitness.proven
             ):
-                self._mourn(slot, reason or "its training crashed", outcome)
+                self._mourn(slot.trainer, reason or "its training crashed", outcome)
             case Finished(outcome=Outcome() as outcome, reason=reason, attributes=attributes):
                 if outcome is not Outcome.CRASHED:
                     self._fitness.prove()
@@ -209,7 +219,7 @@ class Supervisor:
                     log.info("trial %d %s%s", work.held.number, outcome, f": {reason}" if reason else "")
                     self._storage.post(Tell(held=work.held, outcome=outcome, reason=reason, attributes=attributes))
                 if outcome in (Outcome.CRASHED, Outcome.OUT_OF_MEMORY):
-                    self._replace(slot)  # its memory, or its CUDA context, is not to be trusted
+                    self._replace(slot.trainer)  # its memory, or its CUDA context, is not to be trusted
                 self._free(slot, work)
             case Unable(error=error, reason=reason):
                 if not work.over:
@@ -223,12 +233,20 @@ class Supervisor:
 
     def _free(self, slot: Slot, work: Work) -> None:
         slot.works.remove(work)
-        self._ask(slot)
+        self._go_on(slot.trainer, slot)
 
-    def _settle(self, slot: Slot, engine: Engine) -> None:
-        if slot.measuring is not None:
-            self._storage.post(Settle(study_id=slot.measuring, engine=engine))
-            slot.measuring = None
+    def _go_on(self, trainer: Trainer, *freed: Slot) -> None:
+        """Something has ended, in these slots or in all of them."""
+        was_open = trainer.open
+        trainer.go_on()
+        for slot in freed if freed and was_open else trainer.slots:
+            self._ask(slot)
+
+    def _settle(self, trainer: Trainer, engine: Engine) -> None:
+        for slot in trainer.slots:
+            if slot.measuring is not None:
+                self._storage.post(Settle(study_id=slot.measuring, engine=engine))
+                slot.measuring = None
 
     def _works(self) -> list[tuple[Slot, Work]]:
         return [(slot, work) for slot in self._slots for work in slot.works]
@@ -256,34 +274,53 @@ class Supervisor:
 
     # --- children ---------------------------------------------------------------------------------------------------
 
-    def _replace(self, slot: Slot) -> None:
-        slot.child.kill()
-        slot.up, slot.child = False, self._start_child(slot.index)
+    def _replace(self, trainer: Trainer) -> None:
+        trainer.child.kill()
+        trainer.up, trainer.child = False, self._start_child(trainer.index)
 
-    def _mourn(self, slot: Slot, reason: str, death: Outcome) -> None:
+    def _mourn(self, trainer: Trainer, reason: str, death: Outcome) -> None:
         """A child is gone, or hangs: another takes its place, and its trials go on from their last checkpoints.
 
         Of several that it trained none is to blame yet: they go on in stacks of half as many, down to each alone.
         Whether a trial that died so often is given up is decided by whoever claims it next.
         """
+        log.warning("%s: %s", _names(trainer.slots), reason)
+        if not trainer.up and (unfit := self._fitness.child_died_early(reason)) is not None:
+            self._life.fail(unfit)
+        self._settle(trainer, Engine(name="single"))  # if that is what it died of
+        self._replace(trainer)
+        trials = len(trainer.works)
+        is_trial_lost = any(not work.over for _, work in trainer.works)
+        for slot in trainer.slots:
+            going, stack = [work for work in slot.works if not work.over], len(slot.works)
+            slot.works.clear()
+            for work in going:
+                if trials == 1:
+                    self._storage.post(GiveBack(held=work.held, death=death, reason=reason))
+                else:
+                    why = f"{reason}; it trained {trials} trials, which go on in smaller stacks"
+                    self._give_to_smaller(work, stack, why)
+        if is_trial_lost and (unfit := self._fitness.died(reason)) is not None:
+            self._life.fail(unfit)
+        self._go_on(trainer)
+
+    def _shrink(self, slot: Slot, reason: str) -> None:
+        """Memory does not suffice for a slot's trials beside each other, or beside those of others, which go on."""
         log.warning("slot %d: %s", slot.index, reason)
-        if not slot.up and (unfit := self._fitness.child_died_early(reason)) is not None:
-            self._life.fail(unfit)
-        self._settle(slot, Engine(name="single"))  # if that is what it died of
-        self._replace(slot)
-        trials = len(slot.works)
-        going = [work for work in slot.works if not work.over]
+        stack, trials = len(slot.works), len(slot.trainer.works)
+        for work in slot.works:
+            if not work.over:
+                why = f"{reason}; its process trained {trials} trials, and this one goes on in a smaller stack"
+                self._give_to_smaller(work, stack, why)
+            slot.abandon(work)  # it may be one that had not begun
         slot.works.clear()
-        for work in going:
-            if trials == 1:
-                order = GiveBack(held=work.held, death=death, reason=reason)
-            else:
-                why = f"{reason}; it trained {trials} trials, which go on in smaller stacks"
-                order = GiveBack(held=work.held, death=None, reason=why, largest_stack=trials // 2)
-            self._storage.post(order)
-        if going and (unfit := self._fitness.died(reason)) is not None:
-            self._life.fail(unfit)
-        self._ask(slot)
+        if not slot.trainer.at_work:
+            self._replace(slot.trainer)  # its memory is not to be trusted
+        self._go_on(slot.trainer)
+
+    def _give_to_smaller(self, work: Work, stack: int, why: str) -> None:
+        """Gives back a trial that was in a stack of so many: to be trained in one of half as many, or all alone."""
+        self._storage.post(GiveBack(held=work.held, death=None, reason=why, largest_stack=max(1, stack // 2)))
 
     # --- the worker's own life --------------------------------------------------------------------------------------
 
@@ -291,21 +328,27 @@ class Supervisor:
         now = time.monotonic()
         if now - self._ticked_at > SUSPENDED_SECONDS:
             log.warning("this machine, or this worker, stood still for %.0f s", now - self._ticked_at)
-            for slot in self._slots:
-                slot.child.spare()
+            for trainer in self._trainers:
+                trainer.child.spare()
         self._ticked_at = now
         if now >= self._ask_at:
             self._ask_for_one()
-        for slot in self._slots:
-            silent = slot.child.hung_for()
+        for trainer in self._trainers:
+            silent = trainer.child.hung_for()
             if silent is not None:
-                self._mourn(slot, f"made no step for {silent:.0f} s", Outcome.TIMED_OUT)
+                self._mourn(trainer, f"made no step for {silent:.0f} s", Outcome.TIMED_OUT)
+        for slot in self._slots:
             slot.hurry(now)
         self._life.tick(now)
 
     def _release_all(self) -> None:
         for slot, work in self._works():
             slot.release(work, self._life.why)
+        for trainer in self._trainers:
+            waiting = [order for _, order in trainer.waiting if isinstance(order, Claimed)]
+            trainer.waiting.clear()
+            for held in (trial.claim.held for claimed in waiting for trial in claimed.trials):
+                self._storage.post(GiveBack(held=held, death=None, reason=self._life.why))
 
     def _finished(self) -> bool:
         if self._life.at_once:
@@ -316,8 +359,13 @@ class Supervisor:
 
     def _close(self) -> None:
         """Ends the children, then gives back whatever they trained: from the last checkpoint, without a death."""
-        for slot in self._slots:
-            slot.child.kill()
+        for trainer in self._trainers:
+            trainer.child.kill()
         failure = self._life.failure
         self._storage.post(Close(reason=None if failure is None else str(failure)))
         self._storage.join(EXIT_SECONDS + self._life.grace())  # for checkpoints that are being uploaded
+
+
+def _names(slots: Sequence[Slot]) -> str:
+    numbers = ", ".join(str(slot.index) for slot in slots)
+    return f"slot {numbers}" if len(slots) == 1 else f"slots {numbers}"
