@@ -32,7 +32,7 @@ slots_option = click.option(
     "--slots",
     type=click.IntRange(1),
     metavar="N",
-    help="Trials to train at a time.  [default: one for each GPU, else one for each core]",
+    help="Trials to train at a time; those of a GPU share a process.  [default: one for each GPU, else for each core]",
 )
 device_option = click.option(
     "--device",
@@ -98,6 +98,14 @@ def sensible_slots(slots: int | None, device: str, workers: int = 1) -> int:
         asked = f"--slots {slots}" if workers == 1 else f"--workers {workers} with {slots} slots each"
         raise InvalidInput(f"{asked}: too many at once for the {cores} cores of this machine; at most {most} in all")
     return slots
+
+
+def children(device: str) -> int | None:
+    """Processes among which a worker's slots are divided: one for each GPU, which several would only take turns on.
+
+    None: one for each slot.
+    """
+    return None if device == "cpu" else visible_gpus() or None
 
 
 def visible_gpus() -> int:

@@ -13,7 +13,7 @@ import click
 from tuner.cli.context import Context, pass_context
 from tuner.cli.durations import duration
 from tuner.cli.output import emit, format_option
-from tuner.cli.slots import device_option, hang_limit_option, sensible_slots, slots_option
+from tuner.cli.slots import children, device_option, hang_limit_option, sensible_slots, slots_option
 
 USE = ("GPUs", "processors", "memory")  # columns for what workers make of their machines
 
@@ -77,6 +77,7 @@ def start(
         url = until_answered(context.database_url)
     options = WorkerOptions(
         slots=slots,
+        children=children(device),
         device=device,
         hang_seconds=hang_seconds or HANG_SECONDS,
         count=count,
