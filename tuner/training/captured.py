@@ -110,7 +110,8 @@ class Captured:
                 self._replays[count] = self._record(learn, network.generators)
             except RuntimeError as error:  # nothing was computed
                 self._capturing = False
-                _say_once(f"steps of this kind cannot be captured and are launched one by one: {error}")
+                reason = str(error).partition("\n")[0]
+                _say_once(f"steps of this kind cannot be captured and are launched one by one: {reason}")
             else:
                 self._replays[count]()
                 return

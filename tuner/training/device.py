@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 import torch
@@ -35,16 +34,8 @@ def _stream(device: torch.device, lane: int) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
-@contextmanager
-def repeatable(device: torch.device, on: bool) -> Iterator[None]:
-    """Around operations that are to repeat to the bit on a GPU; torch keeps this switch for the whole process."""
-    if not on or device.type != "cuda":
-        yield
-        return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at a process's first matrix product
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
+def set_repeatable(on: bool) -> None:
+    """Whether operations on a GPU are to repeat to the bit; torch keeps this switch for the whole process."""
+    if torch.are_deterministic_algorithms_enabled() != on:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at a process's first matrix product
+        torch.use_deterministic_algorithms(on)

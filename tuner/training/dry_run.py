@@ -34,6 +34,11 @@ def dry_run(config: TrialConfig, data_folder: Path, device: torch.device) -> Dry
     The memory is what this process has taken since it was forked: call it once in a fork. Raises InfeasibleModel,
     DataError, and what torch raises where memory does not suffice.
     """
+    with own_stream(device):
+        return _dry_run(config, data_folder, device)
+
+
+def _dry_run(config: TrialConfig, data_folder: Path, device: torch.device) -> DryRun:
     began = time.monotonic()
     state = State(Member(config=config, seed=0, number=0), data_folder, device)
     setup = time.monotonic() - began
@@ -59,12 +64,13 @@ def bfloat16_gain(config: TrialConfig, data_folder: Path, device: torch.device) 
 
     The two take turns and the fastest step of each counts, so that whatever else the machine does matters little.
     """
-    states = []
-    for precision in ("float32", "bfloat16"):
-        training = config.training.model_copy(update={"precision": precision})
-        member = Member(config=config.model_copy(update={"training": training}), seed=0, number=0)
-        states.append(State(member, data_folder, device))
-    turns = [[_seconds_of_step(state.train(), device, steps=10, of=min) for state in states] for _ in range(5)]
+    with own_stream(device):
+        states = []
+        for precision in ("float32", "bfloat16"):
+            training = config.training.model_copy(update={"precision": precision})
+            member = Member(config=config.model_copy(update={"training": training}), seed=0, number=0)
+            states.append(State(member, data_folder, device))
+        turns = [[_seconds_of_step(state.train(), device, steps=10, of=min) for state in states] for _ in range(5)]
     return min(float32 for float32, _ in turns) / min(bfloat16 for _, bfloat16 in turns)
 
 
@@ -82,7 +88,7 @@ def _seconds_of_step(
     clock = time.process_time if device.type == "cpu" else time.monotonic
     end = time.monotonic() + PASS_SECONDS
     times = [clock()]
-    with own_stream(device), contextlib.suppress(Diverged), contextlib.closing(a_pass):
+    with contextlib.suppress(Diverged), contextlib.closing(a_pass):
         for _ in itertools.islice(a_pass, steps):
             if device.type == "cuda":
                 torch.cuda.synchronize(device)

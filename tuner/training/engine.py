@@ -41,7 +41,8 @@ def measure(configs: Sequence[TrialConfig], data_folder: Path, device: torch.dev
     examples = {shape_of(config): config for config in reversed(configs)}
     for shape, _ in shapes.most_common():
         try:
-            return _faster(examples[shape], [*shapes.values()], data_folder, device)
+            with own_stream(device):
+                return _faster(examples[shape], [*shapes.values()], data_folder, device)
         except InfeasibleModel:
             continue
     return Engine(name="single")
@@ -95,10 +96,9 @@ def _seconds_a_step(network: State | Stack) -> float:
     """The least of a few."""
     untimed = UNTIMED_STEPS.get(network.device.type, UNTIMED_CAPTURED_STEPS)
     seconds: list[float] = []
-    with own_stream(network.device):
-        while len(seconds) < untimed + TIMED_STEPS:
-            with closing(network.train()) as turns:
-                seconds += itertools.islice(_timed(turns, network.device), untimed + TIMED_STEPS - len(seconds))
+    while len(seconds) < untimed + TIMED_STEPS:
+        with closing(network.train()) as turns:
+            seconds += itertools.islice(_timed(turns, network.device), untimed + TIMED_STEPS - len(seconds))
     return min(seconds[untimed:])
 
 

@@ -7,15 +7,14 @@ thread means that no lane is amidst its work while another's step is captured.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from tuner.spec.config import TrialConfig
-from tuner.training.device import own_stream, repeatable
+from tuner.training.device import own_stream, set_repeatable
 from tuner.training.loop import Joining, Lane
 from tuner.training.progress import Progress, Run
 from tuner.training.turns import Turn, Turns
@@ -79,14 +78,10 @@ class Lanes:
     def _turn(self, number: int) -> Turn | None:
         """None where the lane has come to its end."""
         going = self._going[number]
-        with self._place(number, going.deterministic):
+        if self._device.type == "cuda":
+            set_repeatable(going.deterministic)
+        with own_stream(self._device, number):
             turn = next(going.turns, None)
         if turn is None:
             del self._going[number]
         return turn
-
-    @contextmanager
-    def _place(self, number: int, deterministic: bool) -> Iterator[None]:
-        """A lane's stream; torch keeps it, and whether operations are to repeat, for the whole thread."""
-        with own_stream(self._device, number), repeatable(self._device, deterministic):
-            yield
