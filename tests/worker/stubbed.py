@@ -19,11 +19,17 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("studies", nargs="*")
     parser.add_argument("--slots", type=int, default=1)
     parser.add_argument("--children", type=int)
+    parser.add_argument("--growing", action="store_true")
     parser.add_argument("--count", type=int)
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = WorkerOptions(
-        slots=given.slots, children=given.children, count=given.count, training=TRAINING, device="cpu"
+        slots=given.slots,
+        children=given.children,
+        growing=given.growing,
+        count=given.count,
+        training=TRAINING,
+        device="cpu",
     )
     try:
         run_worker(os.environ["TUNER_DATABASE_URL"], read_settings(), given.studies, options)

@@ -37,7 +37,7 @@ def command(context: Context, spec_file: SpecFile, slots: int | None, device: st
     from tuner.spec.grid import Grid
 
     spec = spec_file.read()
-    slots = sensible_slots(slots, device)
+    slots = sensible_slots(slots, device) or visible_gpus()
     grid = Grid(spec.space)
 
     from tuner.training.preflight import Examiner, Question

@@ -67,7 +67,8 @@ def command(context: Context, spec_file: SpecFile, trials: int | None, crew: Cre
         _introduce(context, spec, launched, reader.look(), again)
         if trains:
             logs = ", ".join(map(str, workers.logs))
-            context.note(f"workers started: {crew.workers}, with {crew.slots} slots each; log: {logs}")
+            slots = f"{crew.slots} slots" if crew.slots else "as many slots as pay"
+            context.note(f"workers started: {crew.workers}, with {slots} each; log: {logs}")
             if not detach:
                 _attend(context, workers, reader, format, again)
         snapshot = reader.look()

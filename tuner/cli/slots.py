@@ -28,11 +28,21 @@ class FiniteFloatRange(click.FloatRange):
         return number
 
 
+AUTO = 0  # slots: on GPUs, as many as pay
+
+
+class SlotCount(click.IntRange):
+    """A number, or `auto`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        return AUTO if value in ("auto", AUTO) else int(super().convert(value, param, ctx))
+
+
 slots_option = click.option(
     "--slots",
-    type=click.IntRange(1),
+    type=SlotCount(1),
     metavar="N",
-    help="Trials to train at a time; those of a GPU share a process.  [default: one for each GPU, else for each core]",
+    help="Trials to train at a time; auto: on a GPU, as many as pay.  [default: one for each GPU, else for each core]",
 )
 device_option = click.option(
     "--device",
@@ -63,7 +73,7 @@ class Crew:
     """The workers that a command is to start on this machine."""
 
     workers: int
-    slots: int  # of each
+    slots: int  # of each, or AUTO
     device: str  # auto, cpu or cuda
     hang_seconds: float | None  # None: the worker's own
 
@@ -83,15 +93,15 @@ def crew_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def sensible_slots(slots: int | None, device: str, workers: int = 1) -> int:
-    """Slots for each of so many workers on this machine, the default where none are given.
+    """Slots for each of so many workers on this machine, the default where none are given; AUTO only for GPUs.
 
     Raises InvalidInput for more than the machine has any use for.
     """
     from tuner.training.machine import usable_cores
 
     cores = usable_cores()
-    if slots is None:
-        gpus = 0 if device == "cpu" else visible_gpus()
+    gpus = 0 if device == "cpu" else visible_gpus()
+    if slots is None or (slots == AUTO and not gpus):
         slots = max(1, (gpus or cores) // max(workers, 1))
     most = SLOTS_PER_CORE * cores
     if workers * slots > most:

@@ -13,7 +13,15 @@ import click
 from tuner.cli.context import Context, pass_context
 from tuner.cli.durations import duration
 from tuner.cli.output import emit, format_option
-from tuner.cli.slots import children, device_option, hang_limit_option, sensible_slots, slots_option
+from tuner.cli.slots import (
+    AUTO,
+    children,
+    device_option,
+    hang_limit_option,
+    sensible_slots,
+    slots_option,
+    visible_gpus,
+)
 
 USE = ("GPUs", "processors", "memory")  # columns for what workers make of their machines
 
@@ -64,6 +72,7 @@ def start(
 
     from tuner.storage.retry import until_answered
     from tuner.worker import orders
+    from tuner.worker.growth import FIRST_SLOTS
     from tuner.worker.lifetime import Ended
     from tuner.worker.run import WorkerOptions, run_worker
     from tuner.worker.timing import HANG_SECONDS
@@ -76,8 +85,9 @@ def start(
     else:
         url = until_answered(context.database_url)
     options = WorkerOptions(
-        slots=slots,
+        slots=slots or visible_gpus() * FIRST_SLOTS,
         children=children(device),
+        growing=slots == AUTO,
         device=device,
         hang_seconds=hang_seconds or HANG_SECONDS,
         count=count,

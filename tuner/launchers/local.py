@@ -68,7 +68,7 @@ class LocalWorkers:
         self,
         *,
         settings: Settings,
-        slots: int,
+        slots: int,  # 0: as many as pay, on GPUs
         device: str = "auto",
         hang_seconds: float | None = None,  # None: the worker's own
         detached: bool = False,
@@ -76,7 +76,7 @@ class LocalWorkers:
     ) -> None:
         self._command = [sys.executable, "-P", "-m", "tuner", *options, "worker", "start", "--await-orders"]
         # -P: whatever.py in the folder where somebody typed `tuner launch` is none of ours.
-        self._command += ["--slots", str(slots), "--device", device]
+        self._command += ["--slots", str(slots or "auto"), "--device", device]
         if hang_seconds is not None:
             self._command += ["--hang-limit", str(hang_seconds)]
         if not detached:

@@ -60,6 +60,11 @@ class Child:
         self.spare()
         self.send(work)
 
+    @property
+    def steps(self) -> int:
+        """Made so far, of whatever it trains; what else it does counts little."""
+        return self._progress.read()[0]
+
     def spare(self) -> None:
         """Counts its silence from now: it was the supervisor that stood still."""
         self._seen_at = time.monotonic()

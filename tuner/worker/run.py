@@ -35,6 +35,7 @@ class WorkerOptions:
     slots: int
     children: int | None = None  # processes that the slots share, a GPU's trials all in one; None: one for each slot
     training: str = TRAINING  # what its children do: the name of a child.Training, "package.module:Name"
+    growing: bool = False  # each child gets more slots as long as it gets more done with them
     device: str = "auto"  # auto, cpu or cuda
     hang_seconds: float = HANG_SECONDS
     count: int | None = None  # trials to begin; None: as many as there are
@@ -90,6 +91,7 @@ def run_worker(database_url: str, settings: Settings, studies: Sequence[str], op
         loop,
         slots=slots,
         children=options.children or slots,
+        growing=options.growing and options.count is None,
         artifacts=store.root,
         start_child=lambda index: Child(options.training, options.device, index, options.hang_seconds),
         lifetime=Lifetime(options.count, options.time_limit),

@@ -10,6 +10,7 @@ from tuner.storage.artifacts import TrialArtifacts
 from tuner.storage.claims import Held
 from tuner.worker.children import Child
 from tuner.worker.events import Assigned, Claimed, EngineUnknown
+from tuner.worker.growth import Growth
 from tuner.worker.messages import Begin, EpochsDone, Finished, Measure, StopTrial, Train, Unable
 from tuner.worker.timing import DRAIN_SECONDS
 
@@ -44,6 +45,7 @@ class Slot:
     asked: int = 0  # trials that a claim on its way may bring
     ask_again: bool = False  # a trial has ended since
     measuring: int | None = None  # the study for which its child measures engines
+    retired: bool = False  # it claims nothing any more
 
     @property
     def child(self) -> Child:
@@ -51,7 +53,7 @@ class Slot:
 
     @property
     def may_ask(self) -> bool:
-        return self.trainer.open and not self.asked and self.measuring is None
+        return self.trainer.open and not self.asked and self.measuring is None and not self.retired
 
     @property
     def at_work(self) -> bool:
@@ -117,6 +119,7 @@ class Trainer:
     artifacts: Path
     up: bool = False  # the child said that it is ready
     slots: list[Slot] = field(default_factory=list)
+    growth: Growth | None = None  # decides how many slots there are
     waiting: list[tuple[Slot, Claimed | EngineUnknown]] = field(default_factory=list)
 
     @property

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from tuner.errors import ArtifactError, DataError, TunerError, WorkersFailed
@@ -35,6 +36,7 @@ from tuner.worker.events import (
     Tick,
 )
 from tuner.worker.fitness import Fitness
+from tuner.worker.growth import Growth
 from tuner.worker.lifetime import Ended, Lifetime
 from tuner.worker.loop import EventLoop
 from tuner.worker.messages import EpochsDone, Finished, Measured, Message, Ready, Unable
@@ -42,6 +44,7 @@ from tuner.worker.requests import ClaimNext, Close, Equip, GiveBack, Report, Set
 from tuner.worker.slots import Slot, Trainer, Work
 from tuner.worker.storage_thread import StorageThread
 from tuner.worker.timing import EXIT_SECONDS, IDLE_SECONDS, SUSPENDED_SECONDS
+from tuner.worker.usage import gpu_memory_share
 
 log = logging.getLogger("tuner.worker")
 
@@ -59,11 +62,12 @@ class Supervisor:
         *,
         slots: int,
         children: int,
+        growing: bool,
         artifacts: Path,
         start_child: StartChild,
         lifetime: Lifetime,
     ) -> None:
-        """`children`: processes among which the slots are divided."""
+        """`children`: processes among which the slots are divided; `growing`: each gets more of them if it pays."""
         self._storage = storage
         self._loop = loop
         self._artifacts = artifacts
@@ -76,6 +80,7 @@ class Supervisor:
         self._nothing_left = False
         self._slot_count = slots
         self._child_count = min(children, slots)
+        self._growing = growing
         self._trainers: list[Trainer] = []
         self._slots: list[Slot] = []
 
@@ -87,11 +92,10 @@ class Supervisor:
         try:
             for index in range(self._child_count):
                 child = self._start_child(index)
-                self._trainers.append(Trainer(index=index, child=child, artifacts=self._artifacts))
+                growth = Growth() if self._growing else None
+                self._trainers.append(Trainer(index=index, child=child, artifacts=self._artifacts, growth=growth))
             for index in range(self._slot_count):
-                trainer = self._trainers[index % self._child_count]
-                self._slots.append(Slot(index=index, trainer=trainer))
-                trainer.slots.append(self._slots[-1])
+                self._open_slot(self._trainers[index % self._child_count])
             self._ticked_at = time.monotonic()  # the first child waited for torch to be imported
             for event in self._loop.events(lambda: [(trainer.index, trainer.child) for trainer in self._trainers]):
                 self._handle(event)
@@ -337,9 +341,30 @@ class Supervisor:
             silent = trainer.child.hung_for()
             if silent is not None:
                 self._mourn(trainer, f"made no step for {silent:.0f} s", Outcome.TIMED_OUT)
+            self._grow(trainer, now)
         for slot in self._slots:
             slot.hurry(now)
         self._life.tick(now)
+
+    def _open_slot(self, trainer: Trainer) -> Slot:
+        slot = Slot(index=len(self._slots), trainer=trainer)
+        self._slots.append(slot)
+        trainer.slots.append(slot)
+        return slot
+
+    def _grow(self, trainer: Trainer, now: float) -> None:
+        if trainer.growth is None:
+            return
+        at_work = all(slot.works for slot in trainer.slots if not slot.retired)
+        in_use = partial(gpu_memory_share, trainer.index)
+        wanted = trainer.growth.look(now, trainer.child.steps, at_work=at_work, memory_share=in_use)
+        while len(trainer.slots) < wanted:
+            log.info("slot %d is opened", len(self._slots))
+            self._ask(self._open_slot(trainer))
+        for slot in trainer.slots[wanted:]:
+            if not slot.retired:
+                log.info("slot %d is closed: it made the others slower", slot.index)
+            slot.retired = True
 
     def _release_all(self) -> None:
         for slot, work in self._works():

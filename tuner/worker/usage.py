@@ -82,6 +82,15 @@ class _Memory(ctypes.Structure):
     _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
 
 
+def gpu_memory_share(index: int) -> float | None:
+    """How much of a GPU's memory is in use, of the GPUs that this process may use; None: not known."""
+    gpus = [*_gpus()]
+    gpu = gpus[index % len(gpus)] if gpus else None
+    if gpu is None or not gpu.total_bytes or gpu.memory_bytes is None:
+        return None
+    return gpu.memory_bytes / gpu.total_bytes
+
+
 def _gpus() -> Iterator[GpuUsage]:
     """The GPUs that this process may use; all their use, not only its own."""
     library = _nvml()
