@@ -144,5 +144,8 @@ def test_slots_follow_the_gpus_and_cores(monkeypatch: pytest.MonkeyPatch) -> Non
     assert slots.sensible_slots(None, "auto") == 3
     assert slots.sensible_slots(None, "cpu") == cores
     assert slots.sensible_slots(2, "auto") == 2
+    assert slots.sensible_slots(slots.AUTO, "auto") == slots.AUTO
+    assert slots.sensible_slots(slots.AUTO, "cpu") == cores
+    assert (slots.children("auto"), slots.children("cpu")) == (3, None)
     with pytest.raises(InvalidInput, match=f"at most {4 * cores} in all"):
         slots.sensible_slots(2, "auto", workers=4 * cores)
