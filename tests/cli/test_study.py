@@ -94,6 +94,24 @@ def test_show_sums_up_how_trials_ended(cli: Cli, study: int, db: Database) -> No
     assert shown["best"]["number"] == 0
 
 
+def test_numbers_that_were_skipped_are_not_told_as_begun(cli: Cli, study: int, db: Database) -> None:
+    first = claim(db, study).held
+    (worker,) = workers.list_workers(db)
+    claims.claim_beside(db, [first], worker.worker_id, uuid4(), numbers=[3], most=1)
+    shown = cli("study", "show", "tiny", "--format", "json").json
+    assert (shown["spent"]["trials"], shown["running"]) == (2, 2)
+    (row,) = cli("study", "list", "--format", "json").json
+    assert (row["trials"], row["running"], row["waiting"]) == (2, 2, 0)
+    claims.report(db, first, Progress(curve={1: 0.5}))
+    cli("study", "stop", "tiny")
+    db.execute("UPDATE tuner.lease SET seconds = 3600 WHERE number = 0")  # an epoch of a trial
+    # Three epochs each, in one slot: those that wait are not begun any more.
+    remaining = cli("study", "show", "tiny", "--format", "json").json["remaining_seconds"]
+    assert remaining == pytest.approx(5 * 3600, rel=0.01)
+    assert cli("study", "set", "tiny", "--trials", 1).code == 2
+    assert cli("study", "set", "tiny", "--trials", 2).code == 0
+
+
 def test_a_finished_study(look: Cli) -> None:
     shown = look("study", "show", "tiny").out
     assert "finished, 4 of 4 trials; next: tuner trial export tiny best --to tiny-best" in shown

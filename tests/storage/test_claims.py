@@ -97,7 +97,7 @@ class TestBudget:
     def test_seconds_end_a_study(self, db: Database, worker: UUID) -> None:
         study = make_study(db, seconds=60)
         first = take(db, study, worker)
-        db.execute("UPDATE tuner.lease SET started_at = started_at - interval '61 seconds'")
+        db.execute("UPDATE tuner.lease SET counted_from = counted_from - interval '61 seconds'")
         assert isinstance(claims.claim(db, study, worker, uuid4()), Nothing)
         claims.tell(db, first.held, Ending(outcome=Outcome.COMPLETE, value=1.0))
         assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.FINISHED)
@@ -144,7 +144,7 @@ class TestBudget:
         lost = take(db, study, worker)
         long_since(db)
         db.execute(
-            "UPDATE tuner.lease SET started_at = now() - interval '9 hours', "
+            "UPDATE tuner.lease SET counted_from = now() - interval '9 hours', "
             "lease_until = now() - interval '9 hours' + interval '40 seconds'"
         )
         again = take(db, study, worker)

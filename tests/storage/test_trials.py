@@ -79,7 +79,7 @@ def test_a_line_says_what_became_of_a_trial(db: Database, study: StudyRecord, wo
 
 def test_seconds_are_those_of_all_attempts(db: Database, study: StudyRecord, worker: UUID) -> None:
     claim = start(db, study, worker)
-    db.execute("UPDATE tuner.lease SET started_at = now() - interval '100 seconds'")
+    db.execute("UPDATE tuner.lease SET counted_from = now() - interval '100 seconds'")
     assert 99 < find_trial(db, study, 0).seconds < 160
     claims.give_back(db, claim.held)
     seconds = find_trial(db, study, 0).seconds

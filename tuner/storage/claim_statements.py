@@ -22,28 +22,41 @@ _FENCE = f"""{_MINE}
 _RENEWED = "clock_timestamp() + (SELECT lease FROM tuner.worker WHERE worker.worker_id = lease.worker_id)"
 
 # Of the attempt that holds a trial: until now, or until its lease ended. (`least` alone passes over nulls.) Trials that
-# share a slot share its seconds: by their number when one of them was claimed last, whoever has left since.
-SECONDS_HELD = """CASE WHEN lease.lease_until IS NULL THEN 0 ELSE greatest(
-    extract(epoch FROM least(clock_timestamp(), lease.lease_until) - lease.started_at), 0)::float8 / lease.shared END"""
+# share a slot share its seconds: what they have used is settled whenever one comes or goes.
+SECONDS_HELD = """CASE WHEN lease.lease_until IS NULL THEN 0 ELSE
+    greatest(extract(epoch FROM least(clock_timestamp(), lease.lease_until) - lease.counted_from), 0)::float8
+    / lease.shared END"""
+_SETTLED = f"seconds = lease.seconds + {SECONDS_HELD}, counted_from = clock_timestamp()"
+_LEFT_BEHIND = f"""left_behind AS (
+    UPDATE tuner.lease SET {_SETTLED}, shared = held.shared - 1 FROM held
+    WHERE held.shared > 1 AND lease.worker_id = held.worker_id AND lease.stack = held.stack
+        AND lease.trial_id <> held.trial_id AND {_OPEN}
+)"""
 
 UTC_NOW = "clock_timestamp() AT TIME ZONE 'utc'"  # Optuna keeps naive times in UTC
 
-# What a study has used of its budget. Ended trials were added up when they ended, so that this costs the same however
-# many there are.
+# What a study has used of its budget, and what that leaves. Ended trials were added up when they ended, so that this
+# costs the same however many there are. Trials that were skipped have used nothing; they begin before new ones.
 SPENT = f"""
-SELECT study.study_id, study.state, study.reason, used.*, further.*, further.numbers > 0 AS affordable
+SELECT study.study_id, study.state, study.reason, used.*, further.room, further.room > 0 AS affordable,
+    used.skipped[least(further.room, cardinality(used.skipped))] AS last_skipped,  -- that may begin
+    greatest(0, further.room - cardinality(used.skipped)) AS numbers
 FROM tuner.study, LATERAL (
-    SELECT coalesce((SELECT max(number) + 1 FROM tuner.lease WHERE study_id = study.study_id), 0) AS trials,
-        count(*)::int AS open, count(*) FILTER (WHERE lease.attempt > 0)::int AS begun,
-        study.finished_epochs + coalesce(sum(lease.epoch), 0)::bigint AS epochs,
-        study.finished_epochs + count(*) * study.epochs AS reserved_epochs,
-        study.finished_seconds + coalesce(sum(lease.seconds + {SECONDS_HELD}), 0) AS seconds
-    FROM tuner.lease WHERE lease.study_id = study.study_id AND lease.outcome IS NULL
+    SELECT leases.*, leases.next - cardinality(leases.skipped) AS trials,
+        study.finished_epochs + leases.open * study.epochs AS reserved_epochs
+    FROM (
+        SELECT coalesce((SELECT max(number) + 1 FROM tuner.lease WHERE study_id = study.study_id), 0) AS next,
+            coalesce(array_agg(lease.number ORDER BY lease.number) FILTER (WHERE lease.attempt = 0), '{{}}') AS skipped,
+            count(*) FILTER (WHERE lease.attempt > 0)::int AS open,
+            study.finished_epochs + coalesce(sum(lease.epoch), 0)::bigint AS epochs,
+            study.finished_seconds + coalesce(sum(lease.seconds + {SECONDS_HELD}), 0) AS seconds
+        FROM tuner.lease WHERE lease.study_id = study.study_id AND lease.outcome IS NULL
+    ) AS leases
 ) AS used, LATERAL (
     SELECT CASE WHEN used.seconds >= (study.budget ->> 'seconds')::float8 THEN 0 ELSE greatest(0, least(
         {MAX_TRIALS}, (study.budget ->> 'trials')::bigint - used.trials,
         ((study.budget ->> 'total_epochs')::bigint - used.reserved_epochs) / study.epochs
-    ))::int END AS numbers
+    ))::int END AS room
 ) AS further
 WHERE study.study_id = %(study)s"""
 
@@ -67,6 +80,19 @@ _DIED_BEFORE = f"""SELECT worker_id FROM tuner.attempt
 _SPARED = f"""lease.deaths >= %(max_deaths)s AND %(worker)s IN ({_DIED_BEFORE})
     AND {_ELSEWHERE.format(trial="lease", died=f"({_DIED_BEFORE})")}"""
 
+_WAITING = """SELECT number FROM tuner.lease
+    WHERE study_id = %(study)s AND outcome IS NULL AND (lease_until IS NULL OR lease_until < clock_timestamp())"""
+_SLOTS = """(
+    SELECT coalesce(sum(slots), 1)::int FROM tuner.worker
+    WHERE ended_at IS NULL AND last_seen > clock_timestamp() - lease AND (studies IS NULL OR %(study)s = ANY (studies))
+)"""
+
+# What a study has left to give out.
+SUPPLY = f"""
+SELECT spent.next, spent.numbers, spent.open + spent.room AS to_train, ARRAY({_WAITING} ORDER BY number) AS waiting,
+    {_SLOTS} AS slots
+FROM ({SPENT}) AS spent"""
+
 # Trials, under the study's lock: those that this request was given already, else some whose lease ran out, else some
 # that were given back or skipped, else new numbers. Without `numbers` it is one trial, of any number; with them, trials
 # of these numbers, to train beside others in a slot: numbers below a new one are skipped, and free for all. A row that
@@ -80,7 +106,7 @@ WITH me AS (
 ), free AS (
     SELECT lease.*, lease.lease_until > pulse.since AS died FROM tuner.lease, tuner.pulse, me, spent
     WHERE lease.study_id = %(study)s AND lease.outcome IS NULL AND spent.state <> 'paused'
-        AND NOT (spent.state = 'stopping' AND lease.attempt = 0)  -- skipped and never begun: left for a study resumed
+        AND (lease.attempt > 0 OR (spent.state = 'running' AND lease.number <= spent.last_skipped))
         AND (%(numbers)s::int[] IS NULL OR (
             lease.number = ANY (%(numbers)s::int[]) AND lease.largest_stack IS NOT DISTINCT FROM %(largest_stack)s::int
         ))
@@ -90,20 +116,27 @@ WITH me AS (
     ORDER BY lease.lease_until IS NULL, lease.number LIMIT %(most)s
     FOR UPDATE OF lease SKIP LOCKED
 ), fresh AS (
-    SELECT number FROM spent, me, unnest(coalesce(%(numbers)s::int[], ARRAY[spent.trials])) AS number
-    WHERE spent.state = 'running' AND number >= spent.trials AND number < spent.trials + spent.numbers
+    SELECT number FROM spent, me, unnest(coalesce(%(numbers)s::int[], ARRAY[spent.next])) AS number
+    WHERE spent.state = 'running' AND number >= spent.next AND number < spent.next + spent.numbers
         AND %(largest_stack)s::int IS NULL AND NOT EXISTS (SELECT FROM answered)
     ORDER BY number LIMIT %(most)s - (SELECT count(*) FROM free)
+), mates AS (
+    SELECT beside.stack, (
+        SELECT count(*) FROM tuner.lease WHERE lease.worker_id = me.worker_id AND lease.stack = beside.stack AND {_OPEN}
+    ) AS trials
+    FROM me LEFT JOIN tuner.lease AS beside ON beside.trial_id = %(beside)s
 ), slot AS (
-    SELECT cardinality(%(beside)s::int[]) + (SELECT count(*) FROM free) + (SELECT count(*) FROM fresh) AS trials
+    SELECT coalesce(mates.stack, %(request)s) AS stack, mates.trials AS before,
+        mates.trials + (SELECT count(*) FROM free) + (SELECT count(*) FROM fresh) AS trials
+    FROM mates
 ), lost AS (
     UPDATE tuner.attempt SET ended_at = free.lease_until, ended = CASE WHEN free.died THEN 'lost' ELSE 'cut_off' END,
         reason = CASE WHEN free.died THEN '{LOST_REASON}' ELSE '{CUT_OFF_REASON}' END
     FROM free WHERE attempt.trial_id = free.trial_id AND attempt.attempt = free.attempt AND free.lease_until IS NOT NULL
 ), taken AS (
     UPDATE tuner.lease SET worker_id = me.worker_id, request = %(request)s, attempt = lease.attempt + 1,
-        deaths = lease.deaths + coalesce(free.died, false)::int, seconds = lease.seconds + {SECONDS_HELD},
-        lease_until = clock_timestamp() + me.lease, started_at = clock_timestamp(), shared = slot.trials
+        deaths = lease.deaths + coalesce(free.died, false)::int, {_SETTLED},
+        lease_until = clock_timestamp() + me.lease, stack = slot.stack, shared = slot.trials
     FROM free, me, slot WHERE lease.trial_id = free.trial_id RETURNING lease.*
 ), gone_on AS (
     UPDATE trials SET state = 'RUNNING', datetime_start = coalesce(datetime_start, {UTC_NOW})
@@ -112,30 +145,28 @@ WITH me AS (
     INSERT INTO trials (number, study_id, state, datetime_start)
     SELECT number, %(study)s, CASE WHEN fresh IS NULL THEN 'WAITING' ELSE 'RUNNING' END::trialstate,
         CASE WHEN fresh IS NOT NULL THEN {UTC_NOW} END
-    FROM spent, generate_series(spent.trials, (SELECT max(number) FROM fresh)) AS number LEFT JOIN fresh USING (number)
+    FROM spent, generate_series(spent.next, (SELECT max(number) FROM fresh)) AS number LEFT JOIN fresh USING (number)
     ORDER BY number
     RETURNING trial_id, number, state
 ), started AS (
-    INSERT INTO tuner.lease (trial_id, study_id, number, worker_id, request, lease_until, started_at, shared)
+    INSERT INTO tuner.lease (trial_id, study_id, number, worker_id, request, lease_until, counted_from, stack, shared)
     SELECT trial.trial_id, %(study)s, trial.number, me.worker_id, %(request)s, clock_timestamp() + me.lease,
-        clock_timestamp(), slot.trials
+        clock_timestamp(), slot.stack, slot.trials
     FROM trial, me, slot WHERE trial.state = 'RUNNING' RETURNING *
 ), skipped AS (
     INSERT INTO tuner.lease (trial_id, study_id, number, attempt)
     SELECT trial_id, %(study)s, number, 0 FROM trial WHERE state = 'WAITING' RETURNING number
 ), begun AS (
     INSERT INTO tuner.attempt (trial_id, attempt, worker_id, started_at)
-    SELECT trial_id, attempt, worker_id, started_at FROM taken
-    UNION ALL SELECT trial_id, attempt, worker_id, started_at FROM started
+    SELECT trial_id, attempt, worker_id, counted_from FROM taken
+    UNION ALL SELECT trial_id, attempt, worker_id, counted_from FROM started
 ), joined AS (
-    UPDATE tuner.lease SET shared = slot.trials FROM slot
-    WHERE lease.trial_id = ANY (%(beside)s::int[]) AND lease.worker_id = %(worker)s AND {_OPEN}
-        AND slot.trials > cardinality(%(beside)s::int[])
+    UPDATE tuner.lease SET {_SETTLED}, shared = slot.trials FROM slot
+    WHERE lease.worker_id = %(worker)s AND lease.stack = slot.stack AND {_OPEN} AND slot.trials > slot.before
 ), finished AS (
     UPDATE tuner.study SET state = 'finished', ended_at = clock_timestamp() FROM spent
     WHERE study.study_id = spent.study_id
-        AND ((spent.state = 'stopping' AND spent.begun = 0)
-            OR (spent.state = 'running' AND spent.open = 0 AND NOT spent.affordable))
+        AND spent.open = 0 AND (spent.state = 'stopping' OR (spent.state = 'running' AND NOT spent.affordable))
     RETURNING study.state
 ), claimed AS (
     SELECT * FROM answered UNION ALL SELECT * FROM taken UNION ALL SELECT * FROM started
@@ -145,7 +176,7 @@ WITH me AS (
     WHERE attempt.attempt > claimed.forgiven AND attempt.attempt < claimed.attempt
         AND (attempt.ended IN {_DEATHS} OR (attempt.ended IS NULL AND free.died))
 )
-SELECT coalesce(finished.state, spent.state) AS state, spent.reason, spent.begun,
+SELECT coalesce(finished.state, spent.state) AS state, spent.reason, spent.open,
     claimed.trial_id, claimed.number, claimed.attempt,
     claimed.deaths, claimed.checkpoint, claimed.largest_stack,
     (SELECT trials.state::text FROM trials WHERE trials.trial_id = claimed.trial_id) AS trial_state,
@@ -160,19 +191,13 @@ SELECT coalesce(finished.state, spent.state) AS state, spent.reason, spent.begun
         AS elsewhere,
     (SELECT jsonb_build_array(ended, reason) FROM died WHERE died.trial_id = claimed.trial_id
         ORDER BY attempt DESC LIMIT 1) AS last_death,
-    supply.next, spent.open + supply.next - spent.trials AS open,
-    spent.numbers - (supply.next - spent.trials) AS numbers, supply.waiting, supply.slots
+    supply.next, spent.numbers - (supply.next - spent.next) AS numbers, spent.open + spent.room AS to_train,
+    supply.waiting, {_SLOTS} AS slots
 FROM spent LEFT JOIN finished ON true LEFT JOIN claimed ON true CROSS JOIN LATERAL (
-    SELECT greatest(spent.trials, (SELECT max(number) + 1 FROM fresh)) AS next,
-        ARRAY(
-            SELECT number FROM tuner.lease
-            WHERE study_id = %(study)s AND outcome IS NULL AND trial_id NOT IN (SELECT trial_id FROM free)
-                AND (lease_until IS NULL OR lease_until < clock_timestamp())
-            UNION ALL SELECT number FROM skipped ORDER BY number
-        ) AS waiting,
-        (SELECT coalesce(sum(slots), 1)::int FROM tuner.worker
-            WHERE ended_at IS NULL AND last_seen > clock_timestamp() - lease
-                AND (studies IS NULL OR %(study)s = ANY (studies))) AS slots
+    SELECT greatest(spent.next, (SELECT max(number) + 1 FROM fresh)) AS next, ARRAY(
+        {_WAITING} AND trial_id NOT IN (SELECT trial_id FROM free)
+        UNION ALL SELECT number FROM skipped ORDER BY number
+    ) AS waiting
 ) AS supply
 ORDER BY claimed.number"""
 
@@ -222,8 +247,8 @@ WITH held AS (
         checkpoint = coalesce(%(checkpoint)s, lease.checkpoint),
         seconds = lease.seconds + {SECONDS_HELD}, lease_until = NULL, finish_seq = study.last_finish_seq + 1
     FROM tuner.study WHERE study.study_id = lease.study_id AND {_FENCE}
-    RETURNING lease.trial_id, lease.study_id, lease.attempt, lease.epoch, lease.seconds
-), counted AS (
+    RETURNING lease.*
+), {_LEFT_BEHIND}, counted AS (
     UPDATE tuner.study SET last_finish_seq = last_finish_seq + 1, failures = failures + %(failure)s,
         finished_epochs = finished_epochs + held.epoch, finished_seconds = finished_seconds + held.seconds,
         state = CASE WHEN {{too_many}} THEN 'paused' ELSE study.state END,
@@ -259,8 +284,8 @@ _GIVE_BACK = """
 WITH held AS (
     UPDATE tuner.lease SET lease_until = NULL, deaths = deaths + %(died)s, seconds = lease.seconds + {seconds_held},
         largest_stack = least(lease.largest_stack, %(largest_stack)s)
-    WHERE {whose} RETURNING trial_id, attempt
-), closed AS (
+    WHERE {whose} RETURNING lease.*
+), {left_behind} closed AS (
     UPDATE tuner.attempt SET ended = %(ended)s, ended_at = clock_timestamp(), reason = %(reason)s
     FROM held WHERE attempt.trial_id = held.trial_id AND attempt.attempt = held.attempt
 )
@@ -268,8 +293,8 @@ UPDATE trials SET state = 'WAITING' FROM held WHERE trials.trial_id = held.trial
 
 _HELD_BY_WORKER = f"lease.worker_id = %(worker)s AND {_OPEN}"
 
-GIVE_BACK = _GIVE_BACK.format(seconds_held=SECONDS_HELD, whose=_FENCE)
-GIVE_BACK_ALL = _GIVE_BACK.format(seconds_held=SECONDS_HELD, whose=_HELD_BY_WORKER)
+GIVE_BACK = LOCK + _GIVE_BACK.format(seconds_held=SECONDS_HELD, whose=_FENCE, left_behind=f"{_LEFT_BEHIND},")
+GIVE_BACK_ALL = _GIVE_BACK.format(seconds_held=SECONDS_HELD, whose=_HELD_BY_WORKER, left_behind="")
 
 # Another program has ended a trial that an attempt holds: that stands, and is entered in our books.
 ADOPT = f"""{LOCK}
@@ -282,7 +307,7 @@ WITH held AS (
     WHERE study.study_id = lease.study_id AND trials.trial_id = lease.trial_id
         AND trials.state IN ('COMPLETE', 'PRUNED', 'FAIL') AND {_MINE}
     RETURNING lease.*
-), counted AS (
+), {_LEFT_BEHIND}, counted AS (
     UPDATE tuner.study SET last_finish_seq = last_finish_seq + 1,
         finished_epochs = finished_epochs + held.epoch, finished_seconds = finished_seconds + held.seconds
     FROM held WHERE study.study_id = held.study_id

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from optuna.distributions import distribution_to_json
 
@@ -54,13 +54,13 @@ class Supply:
     waiting: Sequence[int] = ()  # numbers that nobody holds: given back, lost or skipped
     next: int = 0  # the lowest new number
     numbers: int = 0  # that the budget allows from there on
-    open: int = 0  # trials that have not ended, whoever holds them
+    to_train: int = 0  # trials that have not ended, whoever holds them, and all that may still begin
     slots: int = 1  # of all live workers that serve the study
 
     @property
     def share(self) -> int:
         """Trials of one slot, where all that is to be trained is divided among the slots."""
-        return -(-(self.open + self.numbers) // self.slots)
+        return -(-self.to_train // self.slots)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,15 +130,16 @@ def claim_beside(
         request,
         most=most,
         numbers=numbers,
-        beside=[held.trial_id for held in beside],
+        beside=beside[0].trial_id,
         largest_stack=largest_stack,
     )
     return (() if isinstance(found, Nothing) else found), supply
 
 
-def supply(db: Database, study_id: int, worker_id: UUID) -> Supply:
-    """What a study has left to give out; nothing is claimed."""
-    return _claim(db, study_id, worker_id, uuid4(), most=0)[1]
+def supply(db: Database, study_id: int) -> Supply:
+    """What a study has left to give out."""
+    rows = db.execute(sql.SUPPLY, study=study_id)
+    return _supply(rows[0]) if rows else Supply()
 
 
 def _claim(
@@ -149,7 +150,7 @@ def _claim(
     *,
     most: int,
     numbers: Sequence[int] | None = None,  # None: any
-    beside: Sequence[int] = (),  # ids of trials
+    beside: int | None = None,  # id of a trial
     largest_stack: int | None = None,
 ) -> tuple[Sequence[Claim] | Nothing, Supply]:
     """At least one trial, or why there is none."""
@@ -160,7 +161,7 @@ def _claim(
         "max_deaths": MAX_DEATHS,
         "most": most,
         "numbers": None if numbers is None else list(numbers),
-        "beside": list(beside),
+        "beside": beside,
         "largest_stack": largest_stack,
     }
     while True:
@@ -168,12 +169,15 @@ def _claim(
         if not rows:
             return Nothing(state=None), Supply()
         row = rows[0]
-        supply = Supply(waiting=row.waiting, next=row.next, numbers=row.numbers, open=row.open, slots=row.slots)
         if row.trial_id is None:
-            return Nothing(state=StudyState(row.state), open=row.begun, reason=row.reason), supply
+            return Nothing(state=StudyState(row.state), open=row.open, reason=row.reason), _supply(row)
         usable = [claim for row in rows if (claim := _usable(db, study_id, row)) is not None]
         if usable:
-            return usable, supply
+            return usable, _supply(row)
+
+
+def _supply(row: Row) -> Supply:
+    return Supply(waiting=row.waiting, next=row.next, numbers=row.numbers, to_train=row.to_train, slots=row.slots)
 
 
 def _usable(db: Database, study_id: int, row: Row) -> Claim | None:

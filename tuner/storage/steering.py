@@ -77,7 +77,7 @@ def set_state(db: Database, name: str, state: StudyState) -> StudyRecord:
                 raise InvalidInput(f"study {name!r} is {study.state}: it cannot become {state}")
             if study.state is StudyState.FINISHED and not spent(db, study.study_id).goes_on:
                 raise InvalidInput(f"study {name!r} has spent its budget; a larger one lets it go on")
-            nothing_runs = state is StudyState.STOPPING and not spent(db, study.study_id).begun
+            nothing_runs = state is StudyState.STOPPING and not spent(db, study.study_id).open
             _write_state(db, study, StudyState.FINISHED if nothing_runs else state)
         if state is StudyState.CANCELLED:
             db.execute(sql.CANCEL_FREE, study=study.study_id)

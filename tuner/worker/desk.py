@@ -79,14 +79,13 @@ class StudyDesk:
             return claim
         return next(iter(self._begin(db, [claim])), Refused(held=claim.held))
 
-    def wanted(self, db: Database, worker_id: UUID, beside: Sequence[Held], most: int) -> Wanted | None:
+    def wanted(self, db: Database, beside: Sequence[Held], most: int) -> Wanted | None:
         """What may join the trials of a slot, so that each slot gets its share; None where nothing ever can."""
         trial = next((self._trials[held] for held in beside if held in self._trials), None)
         engine = self.study.engine
         if trial is None or trial.shape is None or engine is None or engine.members == 1:
             return None
-        if len(beside) > 1:  # else the first of them was claimed just now
-            self._supply = claims.supply(db, self.study.study_id, worker_id)
+        self._supply = claims.supply(db, self.study.study_id)  # others have claimed since
         largest = min(engine.members, self._supply.share, trial.largest_stack or engine.members)
         if self._plan.learns:
             largest = min(largest, self._spec.search.parallel_proposals)
