@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from tests.cli.site import Cli, Done, Site
+from tests.storage.rows import claim_beside, claim_one
 from tuner.states import Outcome, StudyState
 from tuner.storage import claims, workers
 from tuner.storage.claims import Claim, Ending, Progress
@@ -31,7 +32,7 @@ def claim(db: Database, study: int) -> Claim:
     """A trial, held by a worker that is heard of."""
     worker = uuid4()
     workers.register(db, worker, host="there", pid=1, device="cpu", slots=1, version="1")
-    held = claims.claim(db, study, worker, uuid4())
+    held = claim_one(db, study, worker)
     assert isinstance(held, Claim)
     spec = get_study(db, "tiny").spec
     point = {"layers": 1, "units": 8, "learning_rate": 0.01}
@@ -97,7 +98,7 @@ def test_show_sums_up_how_trials_ended(cli: Cli, study: int, db: Database) -> No
 def test_numbers_that_were_skipped_are_not_told_as_begun(cli: Cli, study: int, db: Database) -> None:
     first = claim(db, study).held
     (worker,) = workers.list_workers(db)
-    claims.claim_beside(db, [first], worker.worker_id, uuid4(), numbers=[3], most=1)
+    claim_beside(db, first, worker.worker_id, [3])
     shown = cli("study", "show", "tiny", "--format", "json").json
     assert (shown["spent"]["trials"], shown["running"]) == (2, 2)
     (row,) = cli("study", "list", "--format", "json").json

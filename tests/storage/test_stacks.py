@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.storage.rows import make_study, make_worker
+from tests.storage.rows import claim_beside, claim_one, make_study, make_worker
 from tuner.errors import InvalidInput
 from tuner.spec.search import BudgetConfig
 from tuner.spec.stacking import Engine
@@ -28,7 +28,7 @@ def worker(db: Database) -> UUID:
 
 
 def take(db: Database, study: int, worker: UUID) -> Held:
-    claim = claims.claim(db, study, worker, uuid4())
+    claim = claim_one(db, study, worker)
     assert isinstance(claim, Claim)
     return claim.held
 
@@ -36,9 +36,7 @@ def take(db: Database, study: int, worker: UUID) -> Held:
 def join(
     db: Database, beside: Held, worker: UUID, numbers: Sequence[int], most: int = 99, largest_stack: int | None = None
 ) -> list[int]:
-    found, _ = claims.claim_beside(
-        db, [beside], worker, uuid4(), numbers=numbers, most=most, largest_stack=largest_stack
-    )
+    found = claim_beside(db, beside, worker, numbers, most=most, largest_stack=largest_stack)
     return [claim.held.number for claim in found]
 
 
@@ -64,7 +62,7 @@ def test_numbers_that_are_skipped_wait_for_whoever_comes_next(db: Database, work
     assert states(db, study) == ["RUNNING", "WAITING", "RUNNING", "WAITING", "WAITING", "RUNNING"]
     assert db.execute("SELECT trial_id FROM tuner.attempt GROUP BY 1 HAVING count(*) <> 1") == []
     assert [take(db, study, worker).number for _ in range(7)] == [1, 3, 4, 6, 7, 8, 9]
-    assert isinstance(claims.claim(db, study, worker, uuid4()), Nothing)
+    assert isinstance(claim_one(db, study, worker), Nothing)
     rows = db.execute(
         "SELECT number, lease.attempt, count(*) FROM tuner.lease JOIN tuner.attempt USING (trial_id) "
         "GROUP BY number, lease.attempt ORDER BY number"
@@ -75,7 +73,7 @@ def test_numbers_that_are_skipped_wait_for_whoever_comes_next(db: Database, work
 def test_the_supply_says_what_is_left(db: Database, worker: UUID) -> None:
     study = make_study(db, trials=10)
     first = take(db, study, worker)
-    _, supply = claims.claim_beside(db, [first], worker, uuid4(), numbers=[3], most=1)
+    _, supply = claims.claim(db, study, worker, uuid4(), numbers=[3], beside=[first])
     assert (list(supply.waiting), supply.next, supply.numbers, supply.to_train, supply.slots) == ([1, 2], 4, 6, 10, 2)
     assert supply == claims.supply(db, study)
     assert supply.share == 5
@@ -94,9 +92,7 @@ def test_companions_stay_within_the_budget(
 def test_an_answer_that_was_lost_is_given_again(db: Database, worker: UUID) -> None:
     study, request = make_study(db, trials=20), uuid4()
     first = take(db, study, worker)
-    once, again = (
-        claims.claim_beside(db, [first], worker, request, numbers=[2, 4, 6], most=most)[0] for most in (2, 1)
-    )
+    once, again = (claim_beside(db, first, worker, [2, 4, 6], request=request, most=most) for most in (2, 1))
     assert [claim.held for claim in once] == [claim.held for claim in again]
     assert [claim.held.number for claim in once] == [2, 4]
     assert len(states(db, study)) == 5
@@ -116,7 +112,7 @@ def test_suspects_are_kept_among_themselves(db: Database, worker: UUID) -> None:
         claims.give_back(db, held, largest_stack=2 if held.number in (1, 2) else None)
     first = take(db, study, worker)
     assert join(db, first, worker, range(6)) == [3, 4, 5]
-    suspect = claims.claim(db, study, worker, uuid4())
+    suspect = claim_one(db, study, worker)
     assert isinstance(suspect, Claim)
     assert (suspect.held.number, suspect.largest_stack, suspect.deaths) == (1, 2, 0)
     assert join(db, suspect.held, worker, range(20), largest_stack=2) == [2]
@@ -141,7 +137,7 @@ def test_what_was_trained_before_others_came_or_after_they_left_is_paid_alone(db
     claims.tell(db, other, Ending(outcome=Outcome.COMPLETE, value=1.0))
     beside_it = take(db, study, worker)
     pass_time(db, 1000)
-    found, _ = claims.claim_beside(db, [first], worker, uuid4(), numbers=range(3, 6), most=3)
+    found = claim_beside(db, first, worker, range(3, 6))
     pass_time(db, 400)
     claims.tell(db, found[0].held, Ending(outcome=Outcome.COMPLETE, value=1.0))
     pass_time(db, 300)
@@ -171,9 +167,9 @@ def test_what_was_skipped_does_not_begin_once_the_seconds_are_spent(db: Database
     pass_time(db, 600)
     claims.give_back(db, first)
     assert take(db, study, worker).number == 0  # it has begun, and is trained to its end
-    assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.RUNNING, open=2)
+    assert claim_one(db, study, worker) == Nothing(state=StudyState.RUNNING, open=2)
     complete_all(db, study)
-    assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.FINISHED)
+    assert claim_one(db, study, worker) == Nothing(state=StudyState.FINISHED)
     assert states(db, study) == ["COMPLETE", "WAITING", "WAITING", "WAITING", "COMPLETE"]
     with pytest.raises(InvalidInput, match="has spent its budget"):
         set_state(db, "short", StudyState.RUNNING)
@@ -204,13 +200,13 @@ def test_a_smaller_budget_leaves_out_what_was_skipped(
     join(db, take(db, study, worker), worker, [50])
     set_budget(db, "less", smaller)
     assert [take(db, study, worker).number for _ in range(2)] == [1, 2]
-    assert isinstance(claims.claim(db, study, worker, uuid4()), Nothing)
+    assert isinstance(claim_one(db, study, worker), Nothing)
     assert claims.supply(db, study).to_train == 4
     with pytest.raises(InvalidInput, match="is too little"):
         set_budget(db, "less", too_small)
     complete_all(db, study)
     if smaller.trials:
-        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.FINISHED)
+        assert claim_one(db, study, worker) == Nothing(state=StudyState.FINISHED)
     set_budget(db, "less", BudgetConfig(trials=100))
     assert join(db, take(db, study, worker), worker, [49, 51]) == [49, 51]
     assert take(db, study, worker).number == 4
@@ -222,7 +218,7 @@ def test_a_stopped_study_leaves_what_was_skipped_until_it_is_resumed(db: Databas
     join(db, first, worker, [3])
     db.execute("UPDATE tuner.study SET state = 'stopping', document = '{}'")
     complete_all(db, study)
-    assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.FINISHED)
+    assert claim_one(db, study, worker) == Nothing(state=StudyState.FINISHED)
     assert states(db, study) == ["COMPLETE", "WAITING", "WAITING", "COMPLETE"]
     set_state(db, "stopped", StudyState.RUNNING)
     assert [take(db, study, worker).number for _ in range(2)] == [1, 2]
@@ -235,13 +231,13 @@ def test_what_was_skipped_is_there_for_a_cancelled_study_that_is_resumed(db: Dat
     claims.give_back(db, first)
     set_state(db, "cancelled", StudyState.CANCELLED)
     assert states(db, study) == ["FAIL", "WAITING", "WAITING", "RUNNING"]
-    assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.CANCELLED, open=1)
+    assert claim_one(db, study, worker) == Nothing(state=StudyState.CANCELLED, open=1)
     complete_all(db, study)
-    assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.CANCELLED)
+    assert claim_one(db, study, worker) == Nothing(state=StudyState.CANCELLED)
     assert running_studies(db) == []  # none that a worker has to serve
     set_state(db, "cancelled", StudyState.RUNNING)
     assert [take(db, study, worker).number for _ in range(2)] == [1, 2]
-    assert isinstance(claims.claim(db, study, worker, uuid4()), Nothing)
+    assert isinstance(claim_one(db, study, worker), Nothing)
 
 
 def test_many_at_once_get_each_number_once(db: Database, database_url: str) -> None:
@@ -255,10 +251,10 @@ def test_many_at_once_get_each_number_once(db: Database, database_url: str) -> N
         rng = random.Random(seed)
         with Database(database_url) as own:
             me = make_worker(own)
-            while isinstance(first := claims.claim(own, study, me, uuid4()), Claim):
+            while isinstance(first := claim_one(own, study, me), Claim):
                 shape = first.held.number % shapes
                 numbers = [number for number in range(trials + 9) if number % shapes == shape]
-                found, _ = claims.claim_beside(own, [first.held], me, uuid4(), numbers=numbers, most=rng.randrange(8))
+                found = claim_beside(own, first.held, me, numbers, most=rng.randrange(8))
                 assert all(claim.held.number % shapes == shape for claim in found)
                 for claim in [first, *found]:
                     if rng.random() < 0.1:

@@ -12,11 +12,10 @@ from uuid import uuid4
 import pytest
 
 from tests.chaos.stub import Behaviour
-from tests.storage.rows import make_worker
+from tests.storage.rows import claim_one, make_worker
 from tests.worker.bench import Bench
 from tuner.spec.search import Method
 from tuner.spec.stacking import Engine
-from tuner.storage import claims
 from tuner.storage.comparisons import launch_comparison
 from tuner.storage.connection import Row
 from tuner.storage.studies import StudyRecord, get_study
@@ -119,7 +118,7 @@ def test_a_trial_left_alone_is_joined_by_what_others_have_left(bench: Bench) -> 
     left = desk.claim(bench.db, me, uuid4())
     assert isinstance(left, Assigned)
     for _ in range(10):
-        claims.claim(bench.db, study.study_id, other, uuid4())
+        claim_one(bench.db, study.study_id, other)
     beside = [left.claim.held]
     wanted = desk.wanted(bench.db, beside, most=3)
     assert wanted is not None

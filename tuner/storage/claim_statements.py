@@ -1,64 +1,14 @@
-"""The statements behind `claims`, each one message to the server.
+"""The statement that claims trials, one message to the server, and that which only looks at what is left."""
 
-Times are the server's own. A trial's lease row says whether it is held: `lease_until` is null where nobody holds it,
-`outcome` is null until it has ended. Optuna's rows are written beside it, so that its dashboard and API read the same.
-"""
-
-from tuner.spec.search import MAX_TRIALS
-
-CANCELLED_REASON = "the study was cancelled"
-LOST_REASON = "its worker was not heard of any more"
-CUT_OFF_REASON = "its worker was lost while no other reached the database"
-
-LOCK = "SELECT 1 FROM tuner.study WHERE study_id = %(study)s FOR UPDATE;"
-
-# Writes of an attempt go through only while it holds the trial, and no other program has ended that.
-_OPEN = "lease.outcome IS NULL AND lease.lease_until IS NOT NULL"
-_MINE = f"lease.trial_id = %(trial)s AND lease.attempt = %(attempt)s AND {_OPEN}"
-_FENCE = f"""{_MINE}
-    AND EXISTS (SELECT FROM public.trials WHERE trials.trial_id = lease.trial_id AND trials.state = 'RUNNING')"""
-
-# Each worker has a lease of its own length.
-_RENEWED = "clock_timestamp() + (SELECT lease FROM tuner.worker WHERE worker.worker_id = lease.worker_id)"
-
-# Of the attempt that holds a trial: until now, or until its lease ended. (`least` alone passes over nulls.) Trials that
-# share a slot share its seconds: what they have used is settled whenever one comes or goes.
-SECONDS_HELD = """CASE WHEN lease.lease_until IS NULL THEN 0 ELSE
-    greatest(extract(epoch FROM least(clock_timestamp(), lease.lease_until) - lease.counted_from), 0)::float8
-    / lease.shared END"""
-_SETTLED = f"seconds = lease.seconds + {SECONDS_HELD}, counted_from = clock_timestamp()"
-_LEFT_BEHIND = f"""left_behind AS (
-    UPDATE tuner.lease SET {_SETTLED}, shared = held.shared - 1 FROM held
-    WHERE held.shared > 1 AND lease.worker_id = held.worker_id AND lease.stack = held.stack
-        AND lease.trial_id <> held.trial_id AND {_OPEN}
-)"""
-
-UTC_NOW = "clock_timestamp() AT TIME ZONE 'utc'"  # Optuna keeps naive times in UTC
-
-# What a study has used of its budget, and what that leaves. Ended trials were added up when they ended, so that this
-# costs the same however many there are. Trials that were skipped have used nothing; they begin before new ones.
-SPENT = f"""
-SELECT study.study_id, study.state, study.reason, used.*, further.room, further.room > 0 AS affordable,
-    used.skipped[least(further.room, cardinality(used.skipped))] AS last_skipped,  -- that may begin
-    greatest(0, further.room - cardinality(used.skipped)) AS numbers
-FROM tuner.study, LATERAL (
-    SELECT leases.*, leases.next - cardinality(leases.skipped) AS trials,
-        study.finished_epochs + leases.open * study.epochs AS reserved_epochs
-    FROM (
-        SELECT coalesce((SELECT max(number) + 1 FROM tuner.lease WHERE study_id = study.study_id), 0) AS next,
-            coalesce(array_agg(lease.number ORDER BY lease.number) FILTER (WHERE lease.attempt = 0), '{{}}') AS skipped,
-            count(*) FILTER (WHERE lease.attempt > 0)::int AS open,
-            study.finished_epochs + coalesce(sum(lease.epoch), 0)::bigint AS epochs,
-            study.finished_seconds + coalesce(sum(lease.seconds + {SECONDS_HELD}), 0) AS seconds
-        FROM tuner.lease WHERE lease.study_id = study.study_id AND lease.outcome IS NULL
-    ) AS leases
-) AS used, LATERAL (
-    SELECT CASE WHEN used.seconds >= (study.budget ->> 'seconds')::float8 THEN 0 ELSE greatest(0, least(
-        {MAX_TRIALS}, (study.budget ->> 'trials')::bigint - used.trials,
-        ((study.budget ->> 'total_epochs')::bigint - used.reserved_epochs) / study.epochs
-    ))::int END AS room
-) AS further
-WHERE study.study_id = %(study)s"""
+from tuner.storage.statement_parts import (
+    CUT_OFF_REASON,
+    LOCK,
+    LOST_REASON,
+    OPEN,
+    SETTLED,
+    SPENT,
+    UTC_NOW,
+)
 
 _DEATHS = "('lost', 'crashed', 'timed_out')"  # ends of an attempt that another attempt follows
 
@@ -102,7 +52,7 @@ WITH me AS (
     SELECT worker_id, lease FROM tuner.worker WHERE worker_id = %(worker)s
 ), spent AS ({SPENT}
 ), answered AS (
-    SELECT * FROM tuner.lease WHERE study_id = %(study)s AND request = %(request)s AND {_OPEN}
+    SELECT * FROM tuner.lease WHERE study_id = %(study)s AND request = %(request)s AND {OPEN}
 ), free AS (
     SELECT lease.*, lease.lease_until > pulse.since AS died FROM tuner.lease, tuner.pulse, me, spent
     WHERE lease.study_id = %(study)s AND lease.outcome IS NULL AND spent.state <> 'paused'
@@ -122,7 +72,7 @@ WITH me AS (
     ORDER BY number LIMIT %(most)s - (SELECT count(*) FROM free)
 ), mates AS (
     SELECT beside.stack, (
-        SELECT count(*) FROM tuner.lease WHERE lease.worker_id = me.worker_id AND lease.stack = beside.stack AND {_OPEN}
+        SELECT count(*) FROM tuner.lease WHERE lease.worker_id = me.worker_id AND lease.stack = beside.stack AND {OPEN}
     ) AS trials
     FROM me LEFT JOIN tuner.lease AS beside ON beside.trial_id = %(beside)s
 ), slot AS (
@@ -135,7 +85,7 @@ WITH me AS (
     FROM free WHERE attempt.trial_id = free.trial_id AND attempt.attempt = free.attempt AND free.lease_until IS NOT NULL
 ), taken AS (
     UPDATE tuner.lease SET worker_id = me.worker_id, request = %(request)s, attempt = lease.attempt + 1,
-        deaths = lease.deaths + coalesce(free.died, false)::int, {_SETTLED},
+        deaths = lease.deaths + coalesce(free.died, false)::int, {SETTLED},
         lease_until = clock_timestamp() + me.lease, stack = slot.stack, shared = slot.trials
     FROM free, me, slot WHERE lease.trial_id = free.trial_id RETURNING lease.*
 ), gone_on AS (
@@ -161,8 +111,8 @@ WITH me AS (
     SELECT trial_id, attempt, worker_id, counted_from FROM taken
     UNION ALL SELECT trial_id, attempt, worker_id, counted_from FROM started
 ), joined AS (
-    UPDATE tuner.lease SET {_SETTLED}, shared = slot.trials FROM slot
-    WHERE lease.worker_id = %(worker)s AND lease.stack = slot.stack AND {_OPEN} AND slot.trials > slot.before
+    UPDATE tuner.lease SET {SETTLED}, shared = slot.trials FROM slot
+    WHERE lease.worker_id = %(worker)s AND lease.stack = slot.stack AND {OPEN} AND slot.trials > slot.before
 ), finished AS (
     UPDATE tuner.study SET state = 'finished', ended_at = clock_timestamp() FROM spent
     WHERE study.study_id = spent.study_id
@@ -200,153 +150,3 @@ FROM spent LEFT JOIN finished ON true LEFT JOIN claimed ON true CROSS JOIN LATER
     ) AS waiting
 ) AS supply
 ORDER BY claimed.number"""
-
-WRITE_POINT = f"""
-WITH held AS (
-    UPDATE tuner.lease SET lease_until = {_RENEWED} WHERE {_FENCE} RETURNING trial_id
-), point AS (
-    INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)
-    SELECT held.trial_id, given.name, given.value, given.distribution
-    FROM held, unnest(%(names)s::text[], %(values)s::float8[], %(distributions)s::text[])
-        AS given (name, value, distribution)
-    ON CONFLICT DO NOTHING
-), attributes AS (
-    INSERT INTO trial_system_attributes (trial_id, key, value_json)
-    SELECT held.trial_id, given.key, given.value::text FROM held, jsonb_each(%(attributes)s::jsonb) AS given
-    ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json
-)
-SELECT trial_id FROM held"""
-
-# Epochs trained again after a death overwrite themselves: with the same values, where training repeats to the bit.
-_PROGRESS = """curve AS (
-    INSERT INTO trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type)
-    SELECT held.trial_id, reported.epoch, reported.value, 'FINITE'
-    FROM held, unnest(%(epochs)s::int[], %(values)s::float8[]) AS reported (epoch, value)
-    ON CONFLICT (trial_id, step) DO UPDATE SET intermediate_value = excluded.intermediate_value
-), attributes AS (
-    INSERT INTO trial_system_attributes (trial_id, key, value_json)
-    SELECT held.trial_id, given.key, given.value::text FROM held, jsonb_each({attributes}) AS given
-    ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json
-)"""
-
-_EPOCH = "greatest(lease.epoch, (SELECT max(epoch) FROM unnest(%(epochs)s::int[]) AS epoch))"
-
-REPORT = f"""
-WITH held AS (
-    UPDATE tuner.lease SET lease_until = {_RENEWED}, epoch = {_EPOCH},
-        checkpoint = coalesce(%(checkpoint)s, lease.checkpoint)
-    WHERE {_FENCE} RETURNING trial_id
-), {_PROGRESS.format(attributes="%(attributes)s::jsonb")}
-SELECT trial_id FROM held"""
-
-# finish_seq is handed out under the study's lock: the order of finishing is the order of the commits. Sent again, since
-# the answer was lost, it finds the trial ended by this attempt and changes nothing.
-TELL = f"""{LOCK}
-WITH held AS (
-    UPDATE tuner.lease SET outcome = %(outcome)s, reason = %(reason)s, epoch = {_EPOCH},
-        checkpoint = coalesce(%(checkpoint)s, lease.checkpoint),
-        seconds = lease.seconds + {SECONDS_HELD}, lease_until = NULL, finish_seq = study.last_finish_seq + 1
-    FROM tuner.study WHERE study.study_id = lease.study_id AND {_FENCE}
-    RETURNING lease.*
-), {_LEFT_BEHIND}, counted AS (
-    UPDATE tuner.study SET last_finish_seq = last_finish_seq + 1, failures = failures + %(failure)s,
-        finished_epochs = finished_epochs + held.epoch, finished_seconds = finished_seconds + held.seconds,
-        state = CASE WHEN {{too_many}} THEN 'paused' ELSE study.state END,
-        reason = CASE WHEN {{too_many}}
-            THEN CASE failures WHEN 0 THEN '1 trial failed: ' ELSE failures + 1 || ' trials failed, the last: ' END
-                || coalesce(%(reason)s, %(outcome)s) ELSE study.reason END
-    FROM held WHERE study.study_id = held.study_id
-), ended AS (
-    UPDATE trials SET state = %(state)s, datetime_complete = {UTC_NOW} FROM held WHERE trials.trial_id = held.trial_id
-), closed AS (
-    UPDATE tuner.attempt SET ended = %(outcome)s, ended_at = clock_timestamp(), reason = %(reason)s
-    FROM held WHERE attempt.trial_id = held.trial_id AND attempt.attempt = held.attempt
-), value AS (
-    INSERT INTO trial_values (trial_id, objective, value, value_type)
-    SELECT held.trial_id, 0, %(value)s::float8, 'FINITE' FROM held WHERE %(value)s IS NOT NULL
-    ON CONFLICT DO NOTHING
-), shown AS (
-    INSERT INTO trial_user_attributes (trial_id, key, value_json)
-    SELECT held.trial_id, given.key, given.value::text FROM held, jsonb_each(
-        jsonb_build_object('epochs', held.epoch, 'attempts', held.attempt, 'seconds', round(held.seconds::numeric, 3))
-        || %(user_attributes)s::jsonb
-    ) AS given
-    ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json
-), {_PROGRESS.format(attributes="%(attributes)s::jsonb || %(constraint)s")}
-SELECT trial_id FROM held
-UNION ALL
-SELECT trial_id FROM tuner.lease WHERE trial_id = %(trial)s AND attempt = %(attempt)s AND outcome = %(outcome)s
-""".format(
-    too_many="%(failure)s = 1 AND study.state = 'running' AND failures + 1 >= (study.budget ->> 'failures')::int"
-)
-
-_GIVE_BACK = """
-WITH held AS (
-    UPDATE tuner.lease SET lease_until = NULL, deaths = deaths + %(died)s, seconds = lease.seconds + {seconds_held},
-        largest_stack = least(lease.largest_stack, %(largest_stack)s)
-    WHERE {whose} RETURNING lease.*
-), {left_behind} closed AS (
-    UPDATE tuner.attempt SET ended = %(ended)s, ended_at = clock_timestamp(), reason = %(reason)s
-    FROM held WHERE attempt.trial_id = held.trial_id AND attempt.attempt = held.attempt
-)
-UPDATE trials SET state = 'WAITING' FROM held WHERE trials.trial_id = held.trial_id RETURNING trials.trial_id"""
-
-_HELD_BY_WORKER = f"lease.worker_id = %(worker)s AND {_OPEN}"
-
-GIVE_BACK = LOCK + _GIVE_BACK.format(seconds_held=SECONDS_HELD, whose=_FENCE, left_behind=f"{_LEFT_BEHIND},")
-GIVE_BACK_ALL = _GIVE_BACK.format(seconds_held=SECONDS_HELD, whose=_HELD_BY_WORKER, left_behind="")
-
-# Another program has ended a trial that an attempt holds: that stands, and is entered in our books.
-ADOPT = f"""{LOCK}
-WITH held AS (
-    UPDATE tuner.lease SET outcome = CASE trials.state::text
-            WHEN 'COMPLETE' THEN 'complete' WHEN 'PRUNED' THEN 'pruned' ELSE 'cancelled' END,
-        reason = 'ended by another program', seconds = lease.seconds + {SECONDS_HELD}, lease_until = NULL,
-        finish_seq = study.last_finish_seq + 1
-    FROM tuner.study, public.trials
-    WHERE study.study_id = lease.study_id AND trials.trial_id = lease.trial_id
-        AND trials.state IN ('COMPLETE', 'PRUNED', 'FAIL') AND {_MINE}
-    RETURNING lease.*
-), {_LEFT_BEHIND}, counted AS (
-    UPDATE tuner.study SET last_finish_seq = last_finish_seq + 1,
-        finished_epochs = finished_epochs + held.epoch, finished_seconds = finished_seconds + held.seconds
-    FROM held WHERE study.study_id = held.study_id
-)
-UPDATE tuner.attempt SET ended = held.outcome, ended_at = clock_timestamp(), reason = held.reason
-FROM held WHERE attempt.trial_id = held.trial_id AND attempt.attempt = held.attempt"""
-
-# The number, the point and the curve stay. What such a trial had spent moves from the study's account back to its own.
-RETRY = """
-WITH freed AS (
-    UPDATE tuner.lease SET outcome = NULL, reason = NULL, finish_seq = NULL, deaths = 0, request = NULL,
-        forgiven = attempt
-    WHERE study_id = %(study)s AND number = ANY (%(numbers)s::int[]) AND outcome IS NOT NULL
-    RETURNING trial_id, epoch, seconds
-), waiting AS (
-    UPDATE public.trials SET state = 'WAITING', datetime_complete = NULL
-    FROM freed WHERE trials.trial_id = freed.trial_id
-), hidden AS (
-    DELETE FROM public.trial_user_attributes USING freed
-    WHERE trial_user_attributes.trial_id = freed.trial_id AND key = 'outcome'
-), spent AS (
-    SELECT coalesce(sum(epoch), 0) AS epochs, coalesce(sum(seconds), 0) AS seconds FROM freed
-)
-UPDATE tuner.study SET finished_epochs = finished_epochs - spent.epochs,
-    finished_seconds = finished_seconds - spent.seconds, failures = 0
-FROM spent WHERE study_id = %(study)s"""
-
-PULSE = """
-UPDATE tuner.pulse SET last = clock_timestamp(),
-    since = CASE WHEN last < clock_timestamp() - worker.lease / 2 THEN clock_timestamp() ELSE since END
-FROM tuner.worker WHERE worker.worker_id = %(worker)s"""
-
-RENEW = f"""
-UPDATE tuner.worker SET last_seen = clock_timestamp() WHERE worker_id = %(worker)s;
-SELECT FROM tuner.lease WHERE {_HELD_BY_WORKER} ORDER BY trial_id FOR UPDATE;
-UPDATE tuner.lease SET lease_until = {_RENEWED} WHERE {_HELD_BY_WORKER};
-{PULSE};
-SELECT worker.worker_id IS NOT NULL AS known, study.study_id, study.state,
-    (SELECT max(number) FROM tuner.lease WHERE lease.study_id = study.study_id) AS highest
-FROM (VALUES (1)) AS one
-LEFT JOIN tuner.worker ON worker.worker_id = %(worker)s
-LEFT JOIN tuner.study ON study.study_id = ANY (%(studies)s::int[])"""

@@ -11,8 +11,8 @@ from tuner.spec.diff import difference
 from tuner.spec.search import BudgetConfig
 from tuner.spec.study import StudySpec
 from tuner.states import Outcome, StudyState, TrialState
-from tuner.storage import claim_statements
 from tuner.storage import study_statements as sql
+from tuner.storage import trial_statements
 from tuner.storage.connection import Database
 from tuner.storage.studies import StudyRecord, check_version, create_study, find_study, get_study, locked_study, spent
 
@@ -119,7 +119,7 @@ def retry_failed(db: Database, name: str, numbers: Sequence[int] | None = None) 
                 raise InvalidInput(f"trial {number} is {now}: only failed trials are run again")
         chosen = sorted(failed if numbers is None else set(numbers))
         if chosen:
-            db.execute(claim_statements.RETRY, study=study.study_id, numbers=chosen)
+            db.execute(trial_statements.RETRY, study=study.study_id, numbers=chosen)
             _check_budget(db, study, study.budget.model_copy(update={"seconds": None}))  # which are always overshot
             if study.state is StudyState.FINISHED or study.reason:  # paused, for too many had failed
                 _write_state(db, study, StudyState.RUNNING)

@@ -18,8 +18,8 @@ from tuner.spec.stacking import Engine, with_engine
 from tuner.spec.study import StudySpec, spec_from_document
 from tuner.states import StudyState, TrialState
 from tuner.storage import study_statements as sql
-from tuner.storage.claim_statements import SPENT
 from tuner.storage.connection import Database, Row
+from tuner.storage.statement_parts import SPENT
 from tuner.versions import release
 
 

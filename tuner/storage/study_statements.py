@@ -1,6 +1,6 @@
 """The statements behind `studies`, each one message to the server."""
 
-from tuner.storage.claim_statements import CANCELLED_REASON, LOST_REASON, SECONDS_HELD, UTC_NOW
+from tuner.storage.statement_parts import CANCELLED_REASON, LOST_REASON, SECONDS_HELD, UTC_NOW
 
 # An optuna.Study is its rows in `studies` and `study_directions`.
 CREATE = """

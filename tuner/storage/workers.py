@@ -10,8 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from tuner.settings import DEFAULT_LEASE_SECONDS
-from tuner.storage.claim_statements import PULSE
 from tuner.storage.connection import Database
+from tuner.storage.trial_statements import PULSE
 
 
 class WorkerState(StrEnum):
