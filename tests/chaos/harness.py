@@ -280,7 +280,9 @@ class HeldTrial:
 
         def seen() -> Row:
             (row,) = arena.rows(
-                "SELECT attempt, outcome, started_at FROM tuner.lease WHERE trial_id = %(t)s", t=self.trial_id
+                "SELECT attempt, lease.outcome, attempt.started_at FROM tuner.lease "
+                "JOIN tuner.attempt USING (trial_id, attempt) WHERE trial_id = %(t)s",
+                t=self.trial_id,
             )
             return row
 

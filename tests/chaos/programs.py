@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 from alembic import command  # noqa: F401  imported late elsewhere: once for all that are forked
 
+from tests.storage.rows import claim_one
 from tuner.errors import TunerError
 from tuner.settings import read_settings
 from tuner.states import Outcome
@@ -43,7 +44,7 @@ def claimer(url: str, study: int, start_at: float) -> int:
     with Database(url, application="claimer") as db:
         workers.register(db, me, host="here", pid=0, device="cpu", slots=1, version="0")
         _wait(start_at)
-        while isinstance(claim := claims.claim(db, study, me, uuid4()), Claim):
+        while isinstance(claim := claim_one(db, study, me), Claim):
             print(claim.held.number)
             claims.tell(db, claim.held, Ending(outcome=Outcome.COMPLETE, value=0.0))
     return 0

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from tests.cli.site import Cli, Done, Site
+from tests.storage.rows import claim_one
 from tuner.states import Outcome, StudyState, TrialState
 from tuner.storage import claims
 from tuner.storage.connection import Database
@@ -116,7 +117,7 @@ def test_a_larger_budget_goes_on_where_the_study_stopped(here: Site, cli: Cli, s
     study, worker = get_study(db, "tiny"), uuid4()
     register(db, worker, host="there", pid=1, device="cpu", slots=1, version="1")
     for _ in range(2):
-        claim = claims.claim(db, study.study_id, worker, uuid4())
+        claim = claim_one(db, study.study_id, worker)
         assert isinstance(claim, claims.Claim)
         claims.tell(db, claim.held, claims.Ending(outcome=Outcome.CRASHED))
     done = here.run("launch", spec_file, "--slots", 1, "--device", "cpu")

@@ -85,6 +85,7 @@ def worker(**changes: Any) -> WorkerRecord:
         serves=None,
         usage=usage,
         trials=2,
+        busy=2,
         training={},
         started_at=NOW,
         last_seen=NOW,
@@ -119,7 +120,7 @@ def test_what_the_view_shows() -> None:
 @pytest.mark.parametrize("height", [12, 24, 60])
 @pytest.mark.parametrize("running", [0, 1, 64])
 @pytest.mark.parametrize("knobs", [1, 5, 100])
-@pytest.mark.parametrize("workers", [(worker(),), (worker(trials=0, device="auto"),) * 50], ids=len)
+@pytest.mark.parametrize("workers", [(worker(),), (worker(trials=0, busy=0, device="auto"),) * 50], ids=len)
 def test_the_view_fits_every_terminal(
     width: int, height: int, running: int, knobs: int, workers: tuple[WorkerRecord, ...]
 ) -> None:
@@ -148,12 +149,12 @@ def test_what_workers_make_of_their_machines(width: int) -> None:
     ("changes", "study", "reason"),
     [
         ({}, {}, None),
-        ({"trials": 1}, {}, None),  # about to claim, perhaps: nothing is known
-        ({"trials": 1}, {"affordable": False}, "1 slot waits: the last 2 trials are running"),
-        ({"trials": 0}, {"affordable": False, "running": 1}, "2 slots wait: the last trial is running"),
-        ({"trials": 0}, {"state": StudyState.PAUSED, "running": 0}, "2 slots wait: the study is paused"),
-        ({"trials": 1}, {"state": StudyState.STOPPING}, "1 slot waits: the study is stopping"),
-        ({"trials": 0, "device": "auto"}, {}, "2 slots wait: training processes are starting"),
+        ({"busy": 1}, {}, None),  # about to claim, perhaps: nothing is known
+        ({"busy": 1}, {"affordable": False}, "1 slot waits: the last 2 trials are running"),
+        ({"busy": 0}, {"affordable": False, "running": 1}, "2 slots wait: the last trial is running"),
+        ({"busy": 0}, {"state": StudyState.PAUSED, "running": 0}, "2 slots wait: the study is paused"),
+        ({"busy": 1}, {"state": StudyState.STOPPING}, "1 slot waits: the study is stopping"),
+        ({"busy": 0, "device": "auto"}, {}, "2 slots wait: training processes are starting"),
         ({"silent_seconds": 16.0}, {}, "not heard of for 16 s"),
         (
             {"silent_seconds": 47.0, "state": WorkerState.LOST},
@@ -165,6 +166,13 @@ def test_what_workers_make_of_their_machines(width: int) -> None:
 def test_what_idle_slots_wait_for(changes: dict[str, Any], study: dict[str, Any], reason: str | None) -> None:
     lines = drawn(snapshot(workers=(worker(**changes),), **study))
     assert (lines[-1] == f"  {reason}") if reason else lines[-1].startswith("host:7")
+
+
+def test_a_stack_takes_one_slot() -> None:
+    stacked = worker(slots=8, trials=64, busy=1)
+    lines = drawn(snapshot(running=64, affordable=False, workers=(stacked,)))
+    assert lines[-2].startswith("host:7  1/8 slots")
+    assert lines[-1] == "  7 slots wait: the last 64 trials are running"
 
 
 def test_nothing_old_is_told_of_a_worker_that_is_silent() -> None:
@@ -201,7 +209,7 @@ def test_a_study_before_its_first_trial() -> None:
         ({"budget": BudgetConfig(total_epochs=310)}, 100 * 2 / 2),
         ({"budget": BudgetConfig(trials=40, seconds=500.0)}, 80 / 2),
         ({"open": ()}, None),
-        ({"finished": (), "budget": BudgetConfig(trials=12)}, 2 * 15 * 2 / 2),
+        ({"finished": (), "budget": BudgetConfig(trials=2)}, 2 * 15 * 2 / 2),
         ({"reported": {10: 5.0, 11: 5.0}}, (28 * 20 + 2 * 15) * (410 / 210) / 2),
         ({"finished": (), "open": (trial(0, epochs=0),)}, None),
     ],

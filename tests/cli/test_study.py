@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from tests.cli.site import Cli, Done, Site
+from tests.storage.rows import claim_beside, claim_one
 from tuner.states import Outcome, StudyState
 from tuner.storage import claims, workers
 from tuner.storage.claims import Claim, Ending, Progress
@@ -31,7 +32,7 @@ def claim(db: Database, study: int) -> Claim:
     """A trial, held by a worker that is heard of."""
     worker = uuid4()
     workers.register(db, worker, host="there", pid=1, device="cpu", slots=1, version="1")
-    held = claims.claim(db, study, worker, uuid4())
+    held = claim_one(db, study, worker)
     assert isinstance(held, Claim)
     spec = get_study(db, "tiny").spec
     point = {"layers": 1, "units": 8, "learning_rate": 0.01}
@@ -92,6 +93,24 @@ def test_show_sums_up_how_trials_ended(cli: Cli, study: int, db: Database) -> No
     assert shown["outcomes"] == {"complete": 1, "diverged": 1, "crashed": 1}
     assert (shown["running"], shown["workers"]) == (1, 4)  # three of them wait
     assert shown["best"]["number"] == 0
+
+
+def test_numbers_that_were_skipped_are_not_told_as_begun(cli: Cli, study: int, db: Database) -> None:
+    first = claim(db, study).held
+    (worker,) = workers.list_workers(db)
+    claim_beside(db, first, worker.worker_id, [3])
+    shown = cli("study", "show", "tiny", "--format", "json").json
+    assert (shown["spent"]["trials"], shown["running"]) == (2, 2)
+    (row,) = cli("study", "list", "--format", "json").json
+    assert (row["trials"], row["running"], row["waiting"]) == (2, 2, 0)
+    claims.report(db, first, Progress(curve={1: 0.5}))
+    cli("study", "stop", "tiny")
+    db.execute("UPDATE tuner.lease SET seconds = 3600 WHERE number = 0")  # an epoch of a trial
+    # Three epochs each, in one slot: those that wait are not begun any more.
+    remaining = cli("study", "show", "tiny", "--format", "json").json["remaining_seconds"]
+    assert remaining == pytest.approx(5 * 3600, rel=0.01)
+    assert cli("study", "set", "tiny", "--trials", 1).code == 2
+    assert cli("study", "set", "tiny", "--trials", 2).code == 0
 
 
 def test_a_finished_study(look: Cli) -> None:

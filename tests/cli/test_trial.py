@@ -12,6 +12,7 @@ import torch
 
 import tuner
 from tests.cli.site import Cli, Done, Site
+from tests.storage.rows import claim_one
 from tuner.cli.trial import sparkline
 from tuner.states import Outcome
 from tuner.storage import claims, workers
@@ -61,7 +62,7 @@ def test_a_trial_without_a_checkpoint_says_so(cli: Cli, spec_file: Path, db: Dat
     study = get_study(db, "tiny")
     worker = uuid4()
     workers.register(db, worker, host="there", pid=1, device="cpu", slots=1, version="1")
-    held = claims.claim(db, study.study_id, worker, uuid4())
+    held = claim_one(db, study.study_id, worker)
     assert isinstance(held, Claim)
     shown = cli("trial", "show", "tiny", 0)  # it has no point yet
     assert shown.code == 0, shown.err
@@ -105,7 +106,7 @@ def test_failed_trials_are_told_and_run_again(cli: Cli, here: Site, spec_file: P
     study, worker = get_study(db, "tiny"), uuid4()
     workers.register(db, worker, host="node7", pid=42, device="cpu", slots=1, version="0")
     for death in (Outcome.CRASHED, Outcome.TIMED_OUT):
-        claim = claims.claim(db, study.study_id, worker, uuid4())
+        claim = claim_one(db, study.study_id, worker)
         assert isinstance(claim, Claim)
         if death is Outcome.CRASHED:
             claims.give_back(db, claim.held, death=death, reason="its process was killed by SIGKILL")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID, uuid4
 
-from tuner.storage import workers
+from tuner.storage import claims, workers
+from tuner.storage.claims import Claim, Held, Nothing
 from tuner.storage.connection import Database
 
 
@@ -28,3 +30,33 @@ def make_worker(db: Database, slots: int = 1) -> UUID:
     worker = uuid4()
     workers.register(db, worker, host="here", pid=1, device="cpu", slots=slots, version="0")
     return worker
+
+
+def claim_one(db: Database, study_id: int, worker_id: UUID, request: UUID | None = None) -> Claim | Nothing:
+    """The next trial of a study."""
+    found, _ = claims.claim(db, study_id, worker_id, request or uuid4())
+    return found if isinstance(found, Nothing) else found[0]
+
+
+def claim_beside(
+    db: Database,
+    beside: Held,
+    worker_id: UUID,
+    numbers: Sequence[int],
+    *,
+    request: UUID | None = None,
+    most: int = 99,
+    largest_stack: int | None = None,
+) -> Sequence[Claim]:
+    """Trials of these numbers, to train together with one."""
+    found, _ = claims.claim(
+        db,
+        beside.study_id,
+        worker_id,
+        request or uuid4(),
+        most=most,
+        numbers=numbers,
+        beside=[beside],
+        largest_stack=largest_stack,
+    )
+    return () if isinstance(found, Nothing) else found

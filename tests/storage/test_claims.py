@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.storage.rows import make_study, make_worker
+from tests.storage.rows import claim_one, make_study, make_worker
 from tuner.spec.space import FloatRange, Parameter, Space
 from tuner.states import Outcome, StudyState
 from tuner.storage import claims, workers
@@ -25,7 +25,7 @@ def worker(db: Database) -> UUID:
 
 
 def take(db: Database, study: int, worker: UUID) -> Claim:
-    claim = claims.claim(db, study, worker, uuid4())
+    claim = claim_one(db, study, worker)
     assert isinstance(claim, Claim)
     return claim
 
@@ -61,10 +61,10 @@ class TestBudget:
         study = make_study(db, trials=3)
         taken = [take(db, study, worker) for _ in range(3)]
         assert [claim.held.number for claim in taken] == [0, 1, 2]
-        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.RUNNING, open=3)
+        assert claim_one(db, study, worker) == Nothing(state=StudyState.RUNNING, open=3)
         for claim in taken:
             claims.tell(db, claim.held, Ending(outcome=Outcome.CRASHED))
-        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.FINISHED)
+        assert claim_one(db, study, worker) == Nothing(state=StudyState.FINISHED)
 
     def test_sixteen_workers_get_exactly_the_budget(self, db: Database, database_url: str) -> None:
         study = make_study(db, trials=50)
@@ -73,7 +73,7 @@ class TestBudget:
         def work() -> None:
             with Database(database_url) as own:
                 me = make_worker(own)
-                while isinstance(claim := claims.claim(own, study, me, uuid4()), Claim):
+                while isinstance(claim := claim_one(own, study, me), Claim):
                     taken.append(claim)
 
         threads = [threading.Thread(target=work) for _ in range(16)]
@@ -90,17 +90,17 @@ class TestBudget:
     def test_epochs_are_reserved_and_unused_ones_returned(self, db: Database, worker: UUID) -> None:
         study = make_study(db, epochs=10, total_epochs=25)
         first, _second = take(db, study, worker), take(db, study, worker)
-        assert isinstance(claims.claim(db, study, worker, uuid4()), Nothing)  # 20 reserved, 5 left
+        assert isinstance(claim_one(db, study, worker), Nothing)  # 20 reserved, 5 left
         claims.tell(db, first.held, Ending(outcome=Outcome.PRUNED), Progress(curve={1: 0.5, 2: 0.5}))
         assert take(db, study, worker).held.number == 2  # 2 used + 10 + 10
 
     def test_seconds_end_a_study(self, db: Database, worker: UUID) -> None:
         study = make_study(db, seconds=60)
         first = take(db, study, worker)
-        db.execute("UPDATE tuner.lease SET started_at = started_at - interval '61 seconds'")
-        assert isinstance(claims.claim(db, study, worker, uuid4()), Nothing)
+        db.execute("UPDATE tuner.lease SET counted_from = counted_from - interval '61 seconds'")
+        assert isinstance(claim_one(db, study, worker), Nothing)
         claims.tell(db, first.held, Ending(outcome=Outcome.COMPLETE, value=1.0))
-        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.FINISHED)
+        assert claim_one(db, study, worker) == Nothing(state=StudyState.FINISHED)
 
     @pytest.mark.parametrize("state", [StudyState.PAUSED, StudyState.CANCELLED])
     def test_nothing_is_given_out_by_a_study_that_does_not_run(
@@ -108,15 +108,15 @@ class TestBudget:
     ) -> None:
         study = make_study(db, trials=3)
         db.execute("UPDATE tuner.study SET state = %(state)s", state=state.value)
-        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=state)
+        assert claim_one(db, study, worker) == Nothing(state=state)
 
     def test_a_stopping_study_finishes_with_its_last_trial(self, db: Database, worker: UUID) -> None:
         study = make_study(db, trials=3)
         running = take(db, study, worker)
         db.execute("UPDATE tuner.study SET state = 'stopping'")
-        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.STOPPING, open=1)
+        assert claim_one(db, study, worker) == Nothing(state=StudyState.STOPPING, open=1)
         claims.tell(db, running.held, Ending(outcome=Outcome.COMPLETE, value=1.0))
-        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.FINISHED)
+        assert claim_one(db, study, worker) == Nothing(state=StudyState.FINISHED)
 
     def test_a_stopping_study_ends_what_it_has_begun(self, db: Database, worker: UUID) -> None:
         study = make_study(db, trials=3)
@@ -126,17 +126,17 @@ class TestBudget:
         again = take(db, study, worker)
         assert again.held.number == 0
         claims.tell(db, again.held, Ending(outcome=Outcome.COMPLETE, value=1.0))
-        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.FINISHED)
+        assert claim_one(db, study, worker) == Nothing(state=StudyState.FINISHED)
 
     def test_a_worker_that_the_database_does_not_know_gets_nothing(self, db: Database) -> None:
         """A standby that took over may have missed its registration."""
         study, unknown = make_study(db, trials=3), uuid4()
-        assert claims.claim(db, study, unknown, uuid4()) == Nothing(state=StudyState.RUNNING)
+        assert claim_one(db, study, unknown) == Nothing(state=StudyState.RUNNING)
         assert db.execute("SELECT FROM public.trials") == []
         assert claims.renew(db, unknown, [study]) is None
 
     def test_a_deleted_study_gives_nothing(self, db: Database, worker: UUID) -> None:
-        assert claims.claim(db, 12345, worker, uuid4()) == Nothing(state=None)
+        assert claim_one(db, 12345, worker) == Nothing(state=None)
 
     def test_dead_time_is_not_charged(self, db: Database, worker: UUID) -> None:
         """A worker that was lost in the night has not trained all night."""
@@ -144,7 +144,7 @@ class TestBudget:
         lost = take(db, study, worker)
         long_since(db)
         db.execute(
-            "UPDATE tuner.lease SET started_at = now() - interval '9 hours', "
+            "UPDATE tuner.lease SET counted_from = now() - interval '9 hours', "
             "lease_until = now() - interval '9 hours' + interval '40 seconds'"
         )
         again = take(db, study, worker)
@@ -157,8 +157,8 @@ class TestAttempts:
     def test_an_answer_that_was_lost_is_given_again(self, db: Database, worker: UUID) -> None:
         study = make_study(db, trials=3)
         request = uuid4()
-        first = claims.claim(db, study, worker, request)
-        assert claims.claim(db, study, worker, request) == first
+        first = claim_one(db, study, worker, request)
+        assert claim_one(db, study, worker, request) == first
         assert take(db, study, worker).held.number == 1
 
     def test_a_trial_given_back_is_next_from_its_checkpoint(self, db: Database, worker: UUID) -> None:
@@ -176,7 +176,7 @@ class TestAttempts:
     def test_a_lost_lease_counts_a_death_and_a_live_one_is_left_alone(self, db: Database, worker: UUID) -> None:
         study = make_study(db, trials=2)
         lost, _live = take(db, study, worker), take(db, study, worker)
-        assert isinstance(claims.claim(db, study, worker, uuid4()), Nothing)
+        assert isinstance(claim_one(db, study, worker), Nothing)
         expire(db, lost)
         again = take(db, study, worker)
         assert (again.held.number, again.held.attempt, again.deaths) == (0, 2, 1)
@@ -201,7 +201,7 @@ class TestAttempts:
         again = take(db, study, other)
         assert (again.held.number, again.deaths) == (0, 3)
         claims.give_back(db, again.held, death=Outcome.TIMED_OUT, reason="made no step for 120 s")
-        claims.claim(db, study, other, uuid4())
+        claim_one(db, study, other)
         (row,) = db.execute("SELECT outcome, reason FROM tuner.lease WHERE number = 0")
         assert (row.outcome, row.reason) == ("timed_out", "given up after 4 deaths, the last: made no step for 120 s")
 
@@ -220,9 +220,9 @@ class TestAttempts:
         expire(db, lost)
         # The database was away for longer than half a lease: workers that live had no chance to renew.
         db.execute("UPDATE tuner.pulse SET last = clock_timestamp() - interval '16 seconds'")
-        assert isinstance(claims.claim(db, study, worker, uuid4()), Nothing)
+        assert isinstance(claim_one(db, study, worker), Nothing)
         claims.renew(db, worker, [study])  # it is back: all get a whole lease to say that they live
-        assert isinstance(claims.claim(db, study, worker, uuid4()), Nothing)
+        assert isinstance(claim_one(db, study, worker), Nothing)
         db.execute("UPDATE tuner.pulse SET since = since - interval '31 seconds'")
         assert take(db, study, worker).held.attempt == 2
 
@@ -266,12 +266,12 @@ class TestAttempts:
         study = make_study(db, trials=2)
         lost = take(db, study, make_worker(db))
         db.execute("UPDATE tuner.study SET state = 'cancelled'")
-        waiting = claims.claim(db, study, worker, uuid4())
+        waiting = claim_one(db, study, worker)
         assert waiting == Nothing(state=StudyState.CANCELLED, open=1)
         assert isinstance(waiting, Nothing)
         assert not waiting.ended
         expire(db, lost)
-        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.CANCELLED)
+        assert claim_one(db, study, worker) == Nothing(state=StudyState.CANCELLED)
         assert state_of(db, lost) == "FAIL"
 
     def test_a_renewed_lease_is_kept(self, db: Database, worker: UUID) -> None:
@@ -281,7 +281,7 @@ class TestAttempts:
             study: Standing(state=StudyState.RUNNING, highest=0),
             999: Standing(state=None),
         }
-        assert isinstance(claims.claim(db, study, worker, uuid4()), Nothing)
+        assert isinstance(claim_one(db, study, worker), Nothing)
 
     def test_a_worker_that_ends_gives_everything_back(self, db: Database, worker: UUID) -> None:
         study = make_study(db, trials=2)
@@ -336,7 +336,7 @@ class TestFencing:
             claims.adopt(db, claim.held)
         else:
             expire(db, claim)
-        assert claims.claim(db, study, make_worker(db), uuid4()) == Nothing(state=StudyState.FINISHED)
+        assert claim_one(db, study, make_worker(db)) == Nothing(state=StudyState.FINISHED)
         (row,) = db.execute("SELECT outcome, reason, epoch FROM tuner.lease")
         assert (row.outcome, row.reason, row.epoch) == ("complete", "ended by another program", 1)
         assert (state_of(db, claim), curve_of(db, claim)) == ("COMPLETE", {1: 0.5})
@@ -376,7 +376,7 @@ class TestFailures:
             claims.tell(db, claim.held, Ending(outcome=outcome, reason="no such file: x"))
         (row,) = db.execute("SELECT state, reason FROM tuner.study")
         assert (row.state, row.reason) == ("paused", "2 trials failed, the last: no such file: x")
-        assert claims.claim(db, study, worker, uuid4()) == Nothing(state=StudyState.PAUSED, open=1, reason=row.reason)
+        assert claim_one(db, study, worker) == Nothing(state=StudyState.PAUSED, open=1, reason=row.reason)
 
 
 def test_a_claim_is_one_round_trip_and_so_is_every_write(db: Database, worker: UUID) -> None:

@@ -5,6 +5,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from tests.storage.rows import claim_one
 from tuner.states import Outcome
 from tuner.storage import claims, workers
 from tuner.storage.claims import Claim, Ending, Progress
@@ -30,7 +31,7 @@ def worker(db: Database) -> UUID:
 
 
 def take(db: Database, study_id: int, worker: UUID) -> Claim:
-    claim = claims.claim(db, study_id, worker, uuid4())
+    claim = claim_one(db, study_id, worker)
     assert isinstance(claim, Claim)
     return claim
 

@@ -20,6 +20,7 @@ from optuna.testing.pytest_storages import StorageTestCase
 from optuna.trial import TrialState, create_trial
 
 from tests.storage.proxy import CountingProxy, Cut
+from tests.storage.rows import claim_one
 from tuner.errors import DatabaseError, InvalidInput
 from tuner.states import Outcome
 from tuner.storage import PostgresStorage, claims, workers
@@ -501,7 +502,7 @@ def served(db: Database, study_id: int) -> int:
 
 @pytest.fixture
 def claimed(db: Database, served: int, worker: UUID) -> Claim:
-    claim = claims.claim(db, served, worker, uuid4())
+    claim = claim_one(db, served, worker)
     assert isinstance(claim, Claim)
     return claim
 
@@ -550,13 +551,13 @@ def test_a_failed_trial_that_is_tried_again_is_seen(
     assert states() == ["FAIL"]
     retry()
     assert states() == ["WAITING"]
-    again = claims.claim(db, served, worker, uuid4())
+    again = claim_one(db, served, worker)
     assert isinstance(again, Claim)
     claims.tell(db, again.held, Ending(outcome=Outcome.CRASHED))
     assert states() == ["FAIL"]
     # Tried and failed again between two looks.
     retry()
-    third = claims.claim(db, served, worker, uuid4())
+    third = claim_one(db, served, worker)
     assert isinstance(third, Claim)
     claims.tell(db, third.held, Ending(outcome=Outcome.CRASHED), Progress(curve={1: 0.5}))
     assert states() == ["FAIL"]

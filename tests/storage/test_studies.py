@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import optuna
 import pytest
 
+from tests.storage.rows import claim_one
 from tuner.errors import InvalidInput, NotFound, StudyChanged
 from tuner.spec.search import BudgetConfig
 from tuner.spec.study import StudySpec, read_spec
@@ -68,7 +69,7 @@ def worker(db: Database) -> UUID:
 
 
 def start(db: Database, study_id: int, worker: UUID) -> Claim:
-    claim = claims.claim(db, study_id, worker, uuid4())
+    claim = claim_one(db, study_id, worker)
     assert isinstance(claim, Claim)
     return claim
 
@@ -192,7 +193,7 @@ class TestLaunchingAgain:
     ) -> None:
         study, _ = launch_study(db, make_spec(budget="{trials: 1}"), VERSIONS)
         finish(db, study.study_id, worker, 0.5)
-        claims.claim(db, study.study_id, worker, uuid4())  # finds nothing left
+        claim_one(db, study.study_id, worker)  # finds nothing left
         ended, _ = launch_study(db, make_spec(budget="{trials: 1}"), VERSIONS)
         assert ended.state is StudyState.FINISHED
         assert ended.ended_at is not None
@@ -214,7 +215,7 @@ class TestLaunchingAgain:
         db.execute("UPDATE tuner.study SET state = %(state)s", state=state)
         again, launched = launch_study(db, make_spec(budget="{trials: 2}"), VERSIONS)
         assert (again.state, launched) == (StudyState.RUNNING, Launched.RESUMED)
-        found = claims.claim(db, study.study_id, worker, uuid4())
+        found = claim_one(db, study.study_id, worker)
         assert isinstance(found, claims.Nothing if trials else Claim)
 
     def test_a_cancelled_study_is_not_gone_on_with_by_accident(self, db: Database, make_spec: MakeSpec) -> None:
@@ -257,14 +258,14 @@ class TestRetrying:
         claims.tell(db, failed.held, Ending(outcome=Outcome.CRASHED, reason="a bug"), Progress(curve={1: 0.5}))
         finish(db, study.study_id, worker, 0.7)
         finish(db, study.study_id, worker, None, Outcome.DIVERGED)
-        claims.claim(db, study.study_id, worker, uuid4())
+        claim_one(db, study.study_id, worker)
         assert get_study(db, "digits").state is StudyState.FINISHED
         assert retry_failed(db, "digits") == [0]
         assert get_study(db, "digits").state is StudyState.RUNNING
         again = start(db, study.study_id, worker)
         assert (again.held.number, again.held.attempt, again.deaths, again.sampled) == (0, 2, 0, True)
         claims.tell(db, again.held, Ending(outcome=Outcome.COMPLETE, value=0.9), Progress(curve={1: 0.5, 2: 0.9}))
-        claims.claim(db, study.study_id, worker, uuid4())
+        claim_one(db, study.study_id, worker)
         ended = get_study(db, "digits")
         used = spent(db, study.study_id)
         assert (ended.state, used.trials, used.epochs) == (StudyState.FINISHED, 3, 6)

@@ -7,7 +7,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution, distribution_to_json
 
-from tests.storage.rows import make_study
+from tests.storage.rows import claim_one, make_study
 from tuner.errors import NotFound
 from tuner.states import Outcome, TrialState
 from tuner.storage import claims, workers
@@ -40,7 +40,7 @@ def worker(db: Database) -> UUID:
 
 
 def start(db: Database, study: StudyRecord, worker: UUID) -> Claim:
-    claim = claims.claim(db, study.study_id, worker, uuid4())
+    claim = claim_one(db, study.study_id, worker)
     assert isinstance(claim, Claim)
     for name, kind in DISTRIBUTIONS.items():
         db.execute(
@@ -79,12 +79,12 @@ def test_a_line_says_what_became_of_a_trial(db: Database, study: StudyRecord, wo
 
 def test_seconds_are_those_of_all_attempts(db: Database, study: StudyRecord, worker: UUID) -> None:
     claim = start(db, study, worker)
-    db.execute("UPDATE tuner.lease SET started_at = now() - interval '100 seconds'")
+    db.execute("UPDATE tuner.lease SET counted_from = now() - interval '100 seconds'")
     assert 99 < find_trial(db, study, 0).seconds < 160
     claims.give_back(db, claim.held)
     seconds = find_trial(db, study, 0).seconds
     assert 99 < seconds < 160
-    claims.claim(db, study.study_id, worker, uuid4())
+    claim_one(db, study.study_id, worker)
     trial = find_trial(db, study, 0)
     assert (trial.attempts, trial.seconds >= seconds) == (2, True)
 
@@ -108,7 +108,7 @@ def test_every_attempt_is_told(db: Database, study: StudyRecord, worker: UUID) -
     claim = start(db, study, worker)
     claims.give_back(db, claim.held, death=Outcome.CRASHED, reason="its process was killed by SIGKILL")
     assert find_trial(db, study, 0).reason == "its process was killed by SIGKILL"
-    again = claims.claim(db, study.study_id, worker, uuid4())
+    again = claim_one(db, study.study_id, worker)
     assert isinstance(again, Claim)
     claims.tell(db, again.held, Ending(outcome=Outcome.COMPLETE, value=0.5))
     start(db, study, worker)

@@ -2,8 +2,7 @@ from __future__ import annotations
 
 from uuid import UUID, uuid4
 
-from tests.storage.rows import make_study
-from tuner.storage import claims
+from tests.storage.rows import claim_one, make_study
 from tuner.storage.claims import renew
 from tuner.storage.connection import Database
 from tuner.storage.workers import WorkerState, list_workers, register, set_device, unregister
@@ -25,7 +24,7 @@ def test_a_worker_is_alive_lost_and_ended(db: Database) -> None:
     first, second = add(db, 1), add(db, 2)
     silence(db, second)
     assert [worker.worker_id for worker in list_workers(db)] == [first]  # the other holds nothing: nobody need care
-    claims.claim(db, make_study(db), second, uuid4())
+    claim_one(db, make_study(db), second)
     alive, lost = list_workers(db)
     assert (alive.worker_id, alive.state, alive.trials, alive.training) == (first, WorkerState.ALIVE, 0, {})
     assert (lost.worker_id, lost.state) == (second, WorkerState.LOST)
@@ -41,7 +40,7 @@ def test_the_list_says_what_each_trains_and_on_what(db: Database) -> None:
     first, second = add(db, 1), add(db, 2)
     one, two = make_study(db, name="one"), make_study(db, name="two")
     for study, worker_id in ((one, first), (two, first), (one, first), (one, second)):
-        claims.claim(db, study, worker_id, uuid4())
+        claim_one(db, study, worker_id)
     set_device(db, first, "cuda:0, cuda:1")
     busy, other = list_workers(db)
     assert (busy.device, busy.trials, busy.training) == ("cuda:0, cuda:1", 3, {"one": [0, 1], "two": [0]})

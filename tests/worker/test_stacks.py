@@ -7,16 +7,20 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Iterable
+from uuid import uuid4
 
 import pytest
 
 from tests.chaos.stub import Behaviour
+from tests.storage.rows import claim_one, make_worker
 from tests.worker.bench import Bench
 from tuner.spec.search import Method
 from tuner.spec.stacking import Engine
 from tuner.storage.comparisons import launch_comparison
 from tuner.storage.connection import Row
 from tuner.storage.studies import StudyRecord, get_study
+from tuner.worker.desk import StudyDesk
+from tuner.worker.events import Assigned
 
 ONE_SHAPE = """
 study: stacked
@@ -38,13 +42,13 @@ def finish(bench: Bench, *workers: Iterable[str], behaviour: Behaviour = STACKS)
 
 
 def stacks(bench: Bench, study: StudyRecord) -> list[Row]:
-    """Trials that were claimed together, beside another; the shapes are those of their units."""
+    """Trials that were trained together; the shapes are those of their units."""
     return bench.db.execute(
         """
-        SELECT array_agg(number ORDER BY number) AS numbers, array_agg(DISTINCT shared) AS shared,
+        SELECT array_agg(number ORDER BY number) AS numbers, max(shared) AS largest,
             array_agg(DISTINCT (SELECT param_value FROM trial_params AS point
                 WHERE point.trial_id = lease.trial_id AND param_name = 'units')) AS units
-        FROM tuner.lease WHERE study_id = %(s)s GROUP BY request""",
+        FROM tuner.lease WHERE study_id = %(s)s GROUP BY stack""",
         s=study.study_id,
     )
 
@@ -62,7 +66,7 @@ def test_a_small_study_is_divided_among_the_slots(bench: Bench) -> None:
     study = bench.study(ONE_SHAPE)
     finish(bench, ["stacked", "--slots", "2"])
     assert_all_complete(bench, study, 40)
-    assert [row.shared for row in bench.trials(study)] == [20] * 40
+    assert sorted(len(row.numbers) for row in stacks(bench, study)) == [20, 20]
     assert get_study(bench.db, "stacked").engine == Engine(name="stacks", members=64)
 
 
@@ -72,8 +76,7 @@ def test_stacks_are_of_one_shape_and_no_number_is_left_out(bench: Bench) -> None
     assert_all_complete(bench, study, 40)
     together = stacks(bench, study)
     assert all(len(row.units) == 1 for row in together)
-    assert max(len(row.numbers) for row in together) == 5  # beside the first of six
-    assert {shared for row in together for shared in row.shared} <= set(range(1, 7))
+    assert max(row.largest for row in together) == 6
     order = bench.db.execute("SELECT number FROM trials ORDER BY trial_id")
     assert [row.number for row in order] == list(range(40))
 
@@ -107,6 +110,22 @@ def test_the_place_of_a_pruned_trial_is_filled(bench: Bench) -> None:
     assert max(row.shared for row in rows) == 4
 
 
+def test_a_trial_left_alone_is_joined_by_what_others_have_left(bench: Bench) -> None:
+    study = bench.study(ONE_SHAPE)
+    desk = StudyDesk(study, lambda checkpoint: None)
+    desk.settle(Engine(name="stacks", members=4))
+    me, other = make_worker(bench.db), make_worker(bench.db)
+    left = desk.claim(bench.db, me, uuid4())
+    assert isinstance(left, Assigned)
+    for _ in range(10):
+        claim_one(bench.db, study.study_id, other)
+    beside = [left.claim.held]
+    wanted = desk.wanted(bench.db, beside, most=3)
+    assert wanted is not None
+    joined = desk.join(bench.db, me, beside, wanted, uuid4())
+    assert [trial.claim.held.number for trial in joined] == [11, 12, 13]
+
+
 def test_a_child_that_is_killed_blames_none_of_several_trials(bench: Bench) -> None:
     study = bench.study(ONE_SHAPE, budget__trials="4", training__epochs="20")
     worker = bench.start_stub("stacked", behaviour=Behaviour(members=4, epoch_seconds=0.3))
@@ -116,7 +135,7 @@ def test_a_child_that_is_killed_blames_none_of_several_trials(bench: Bench) -> N
     code, output = worker.wait()
     assert code == 0, output
     assert [(row.state, row.attempt, row.deaths) for row in bench.trials(study)] == [("COMPLETE", 2, 0)] * 4
-    assert {row.shared for row in bench.trials(study)} == {2}
+    assert max(row.shared for row in bench.trials(study)) == 2
     (row,) = bench.db.execute("SELECT DISTINCT ended, reason FROM tuner.attempt WHERE attempt = 1")
     assert (row.ended, row.reason) == (
         "given_back",
@@ -141,7 +160,8 @@ def test_trials_that_do_not_fit_together_are_trained_in_smaller_stacks(bench: Be
     study = bench.study(ONE_SHAPE, budget__trials="12")
     finish(bench, ["stacked"], behaviour=Behaviour(members=12, fits=3))
     rows = bench.trials(study)
-    assert [(row.state, row.deaths, row.shared) for row in rows] == [("COMPLETE", 0, 3)] * 12
+    assert [(row.state, row.deaths) for row in rows] == [("COMPLETE", 0)] * 12
+    assert max(row.shared for row in rows) == 3
 
 
 @pytest.mark.parametrize(("proposals", "largest"), [(1, 1), (5, 5)])

@@ -36,7 +36,7 @@ class Snapshot:
     epochs: int  # that a trial may train
     budget: BudgetConfig
     knobs: tuple[str, ...]  # that are searched, as the study file has them
-    open: tuple[TrialRecord, ...]  # running, or given back and waiting; by number
+    open: tuple[TrialRecord, ...]  # running, or given back and waiting; by number. Not those that were only skipped
     finished: tuple[TrialRecord, ...]  # in the order in which they ended
     elapsed: float  # seconds since the study was made
     looked_at: datetime
@@ -79,7 +79,7 @@ class Snapshot:
     @property
     def trials(self) -> int:
         """Trials that were begun, whatever became of them: what the budget counts."""
-        return max((trial.number + 1 for trial in (*self.open, *self.finished)), default=0)
+        return len(self.open) + len(self.finished)
 
     @property
     def trained_epochs(self) -> int:
@@ -157,7 +157,7 @@ class SnapshotReader:
         again = {trial.number for trial in trials}  # some had failed before, and are run again
         self._finished = [trial for trial in self._finished if trial.number not in again]
         self._finished += sorted(ended, key=lambda trial: trial.finish_seq or 0)
-        open_ = tuple(trial for trial in trials if not trial.state.finished)
+        open_ = tuple(trial for trial in trials if trial.attempts and not trial.state.finished)
         self._reported = {trial.number: self._last_report(trial) for trial in open_}
         now = datetime.now(UTC)
         return Snapshot(

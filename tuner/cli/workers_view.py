@@ -55,7 +55,7 @@ def waits_for(worker: WorkerRecord, snapshot: Snapshot) -> str | None:
         return f"lost, not heard of for {duration(worker.silent_seconds)}: others take its trials"
     if _is_silent(worker):
         return f"not heard of for {duration(worker.silent_seconds)}"
-    idle = worker.slots - worker.trials
+    idle = worker.slots - worker.busy
     reason = None
     if worker.device in ASKED_FOR:
         reason = "training processes are starting"
@@ -75,8 +75,7 @@ def _is_silent(worker: WorkerRecord) -> bool:
 
 
 def _busy(worker: WorkerRecord) -> str:
-    """Slots that train, as far as trials tell: those of a stack share one."""
-    return f"{min(worker.trials, worker.slots)}/{worker.slots} slots"
+    return f"{worker.busy}/{worker.slots} slots"
 
 
 def _gpu(gpu: GpuUsage) -> str:

@@ -11,16 +11,18 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from optuna.distributions import distribution_to_json
 
 from tuner.search.distributions import distribution
 from tuner.spec.space import Point, Space
 from tuner.states import Outcome, StudyState, TrialState
-from tuner.storage import claim_statements as sql
+from tuner.storage import claim_statements
+from tuner.storage import trial_statements as sql
 from tuner.storage.connection import Database, Row
 from tuner.storage.history import HISTORY_KEY
+from tuner.storage.statement_parts import CANCELLED_REASON, LOST_REASON
 
 log = logging.getLogger("tuner.storage")
 
@@ -54,13 +56,13 @@ class Supply:
     waiting: Sequence[int] = ()  # numbers that nobody holds: given back, lost or skipped
     next: int = 0  # the lowest new number
     numbers: int = 0  # that the budget allows from there on
-    open: int = 0  # trials that have not ended, whoever holds them
+    to_train: int = 0  # trials that have not ended, whoever holds them, and all that may still begin
     slots: int = 1  # of all live workers that serve the study
 
     @property
     def share(self) -> int:
         """Trials of one slot, where all that is to be trained is divided among the slots."""
-        return -(-(self.open + self.numbers) // self.slots)
+        return -(-self.to_train // self.slots)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,66 +95,25 @@ class Ending:
     attributes: Mapping[str, Any] = field(default_factory=dict)  # shown beside the trial by the dashboard
 
 
-def claim(db: Database, study_id: int, worker_id: UUID, request: UUID) -> Claim | Nothing:
-    """The next trial of a study: one that lost its worker, one given back or skipped, else a new number.
-
-    `request` names this claim: repeated with the same one, because the answer was lost, it gives the same trial.
-    """
-    found, _ = claim_first(db, study_id, worker_id, request)
-    return found
-
-
-def claim_first(db: Database, study_id: int, worker_id: UUID, request: UUID) -> tuple[Claim | Nothing, Supply]:
-    """What `claim` gives, and what is left after it."""
-    found, supply = _claim(db, study_id, worker_id, request, most=1)
-    return (found if isinstance(found, Nothing) else found[0]), supply
-
-
-def claim_beside(
-    db: Database,
-    beside: Sequence[Held],
-    worker_id: UUID,
-    request: UUID,
-    *,
-    numbers: Sequence[int],
-    most: int,
-    largest_stack: int | None = None,
-) -> tuple[Sequence[Claim], Supply]:
-    """Trials to train together with those that a slot holds: at most so many, of these numbers, the lowest first.
-
-    New numbers are given out as far as the budget allows. Those skipped below them wait, and are free for all. Only
-    trials that bear stacks as large as those beside them are given.
-    """
-    found, supply = _claim(
-        db,
-        beside[0].study_id,
-        worker_id,
-        request,
-        most=most,
-        numbers=numbers,
-        beside=[held.trial_id for held in beside],
-        largest_stack=largest_stack,
-    )
-    return (() if isinstance(found, Nothing) else found), supply
-
-
-def supply(db: Database, study_id: int, worker_id: UUID) -> Supply:
-    """What a study has left to give out; nothing is claimed."""
-    return _claim(db, study_id, worker_id, uuid4(), most=0)[1]
-
-
-def _claim(
+def claim(
     db: Database,
     study_id: int,
     worker_id: UUID,
     request: UUID,
     *,
-    most: int,
-    numbers: Sequence[int] | None = None,  # None: any
-    beside: Sequence[int] = (),  # ids of trials
+    most: int = 1,
+    numbers: Sequence[int] | None = None,
+    beside: Sequence[Held] = (),
     largest_stack: int | None = None,
 ) -> tuple[Sequence[Claim] | Nothing, Supply]:
-    """At least one trial, or why there is none."""
+    """The next trial of a study: one that lost its worker, one given back or skipped, else a new number.
+
+    With `numbers`, trials to train together with those that a slot holds, `beside`: at most so many, of these numbers,
+    the lowest first. New ones are given out as far as the budget allows; those skipped below them wait, and are free
+    for all. Only trials that bear stacks as large as those beside them are given.
+
+    `request` names this claim: repeated with the same one, because the answer was lost, it gives the same trials.
+    """
     call = {
         "study": study_id,
         "worker": worker_id,
@@ -160,20 +121,29 @@ def _claim(
         "max_deaths": MAX_DEATHS,
         "most": most,
         "numbers": None if numbers is None else list(numbers),
-        "beside": list(beside),
+        "beside": beside[0].trial_id if beside else None,
         "largest_stack": largest_stack,
     }
     while True:
-        rows = db.execute(sql.CLAIM, **call)
+        rows = db.execute(claim_statements.CLAIM, **call)
         if not rows:
             return Nothing(state=None), Supply()
         row = rows[0]
-        supply = Supply(waiting=row.waiting, next=row.next, numbers=row.numbers, open=row.open, slots=row.slots)
         if row.trial_id is None:
-            return Nothing(state=StudyState(row.state), open=row.begun, reason=row.reason), supply
+            return Nothing(state=StudyState(row.state), open=row.open, reason=row.reason), _supply(row)
         usable = [claim for row in rows if (claim := _usable(db, study_id, row)) is not None]
         if usable:
-            return usable, supply
+            return usable, _supply(row)
+
+
+def supply(db: Database, study_id: int) -> Supply:
+    """What a study has left to give out."""
+    rows = db.execute(claim_statements.SUPPLY, study=study_id)
+    return _supply(rows[0]) if rows else Supply()
+
+
+def _supply(row: Row) -> Supply:
+    return Supply(waiting=row.waiting, next=row.next, numbers=row.numbers, to_train=row.to_train, slots=row.slots)
 
 
 def _usable(db: Database, study_id: int, row: Row) -> Claim | None:
@@ -182,7 +152,7 @@ def _usable(db: Database, study_id: int, row: Row) -> Claim | None:
     if TrialState(row.trial_state or TrialState.RUNNING).finished:
         adopt(db, held)
     elif row.state == StudyState.CANCELLED:
-        tell(db, held, Ending(outcome=Outcome.CANCELLED, reason=sql.CANCELLED_REASON))
+        tell(db, held, Ending(outcome=Outcome.CANCELLED, reason=CANCELLED_REASON))
     elif row.deaths >= MAX_DEATHS and (row.dead_workers > 1 or not row.elsewhere):
         ending = _given_up(row)
         log.warning("trial %d %s: %s", held.number, ending.outcome, ending.reason)
@@ -204,7 +174,7 @@ def _given_up(row: Row) -> Ending:
     ended, reason = row.last_death
     outcome = Outcome.TIMED_OUT if ended == Outcome.TIMED_OUT else Outcome.CRASHED
     # The end of an attempt whose lease has just run out is written together with this claim, and not read yet.
-    return Ending(outcome=outcome, reason=f"given up after {row.deaths} deaths, the last: {reason or sql.LOST_REASON}")
+    return Ending(outcome=outcome, reason=f"given up after {row.deaths} deaths, the last: {reason or LOST_REASON}")
 
 
 def adopt(db: Database, held: Held) -> None:

@@ -11,8 +11,8 @@ from tuner.spec.diff import difference
 from tuner.spec.search import BudgetConfig
 from tuner.spec.study import StudySpec
 from tuner.states import Outcome, StudyState, TrialState
-from tuner.storage import claim_statements
 from tuner.storage import study_statements as sql
+from tuner.storage import trial_statements
 from tuner.storage.connection import Database
 from tuner.storage.studies import StudyRecord, check_version, create_study, find_study, get_study, locked_study, spent
 
@@ -77,7 +77,7 @@ def set_state(db: Database, name: str, state: StudyState) -> StudyRecord:
                 raise InvalidInput(f"study {name!r} is {study.state}: it cannot become {state}")
             if study.state is StudyState.FINISHED and not spent(db, study.study_id).goes_on:
                 raise InvalidInput(f"study {name!r} has spent its budget; a larger one lets it go on")
-            nothing_runs = state is StudyState.STOPPING and not spent(db, study.study_id).begun
+            nothing_runs = state is StudyState.STOPPING and not spent(db, study.study_id).open
             _write_state(db, study, StudyState.FINISHED if nothing_runs else state)
         if state is StudyState.CANCELLED:
             db.execute(sql.CANCEL_FREE, study=study.study_id)
@@ -119,7 +119,7 @@ def retry_failed(db: Database, name: str, numbers: Sequence[int] | None = None) 
                 raise InvalidInput(f"trial {number} is {now}: only failed trials are run again")
         chosen = sorted(failed if numbers is None else set(numbers))
         if chosen:
-            db.execute(claim_statements.RETRY, study=study.study_id, numbers=chosen)
+            db.execute(trial_statements.RETRY, study=study.study_id, numbers=chosen)
             _check_budget(db, study, study.budget.model_copy(update={"seconds": None}))  # which are always overshot
             if study.state is StudyState.FINISHED or study.reason:  # paused, for too many had failed
                 _write_state(db, study, StudyState.RUNNING)

@@ -18,8 +18,8 @@ from tuner.spec.stacking import Engine, with_engine
 from tuner.spec.study import StudySpec, spec_from_document
 from tuner.states import StudyState, TrialState
 from tuner.storage import study_statements as sql
-from tuner.storage.claim_statements import SPENT
 from tuner.storage.connection import Database, Row
+from tuner.storage.statement_parts import SPENT
 from tuner.versions import release
 
 
@@ -27,9 +27,8 @@ from tuner.versions import release
 class Spent:
     """What a study has used of its budget."""
 
-    trials: int  # highest number + 1, whatever their outcome
+    trials: int  # that were begun, whatever their outcome; numbers that were skipped are not
     open: int  # of these, not ended
-    begun: int  # of these, once begun: the others were skipped, for trials of another shape
     epochs: int  # trained and reported
     reserved_epochs: int  # these, and all that the open trials may still train
     seconds: float  # of training
@@ -78,7 +77,7 @@ class StudySummary:
     name: str
     state: StudyState
     reason: str | None  # why it was paused, where no person did it
-    trials: Mapping[TrialState, int]
+    trials: Mapping[TrialState, int]  # that were begun
     budget: BudgetConfig
     metric: str
     best_value: float | None
@@ -162,7 +161,6 @@ def spent(db: Database, study_id: int) -> Spent:
     return Spent(
         trials=row.trials,
         open=row.open,
-        begun=row.begun,
         epochs=row.epochs,
         reserved_epochs=row.reserved_epochs,
         seconds=row.seconds,

@@ -1,6 +1,6 @@
 """The statements behind `studies`, each one message to the server."""
 
-from tuner.storage.claim_statements import CANCELLED_REASON, LOST_REASON, SECONDS_HELD, UTC_NOW
+from tuner.storage.statement_parts import CANCELLED_REASON, LOST_REASON, SECONDS_HELD, UTC_NOW
 
 # An optuna.Study is its rows in `studies` and `study_directions`.
 CREATE = """
@@ -24,7 +24,9 @@ WHERE studies.study_name = %(name)s"""
 RUNNING = f"""
 SELECT {_RECORD} FROM public.studies JOIN tuner.study USING (study_id)
 WHERE study.state IN ('running', 'stopping') OR study.state = 'cancelled'
-    AND EXISTS (SELECT FROM tuner.lease WHERE lease.study_id = study.study_id AND lease.outcome IS NULL)
+    AND EXISTS (
+        SELECT FROM tuner.lease WHERE lease.study_id = study.study_id AND lease.outcome IS NULL AND lease.attempt > 0
+    )
 ORDER BY study_id"""
 
 NAMES = "SELECT study_name FROM public.studies JOIN tuner.study USING (study_id) ORDER BY study_id"
@@ -33,7 +35,8 @@ LIST = f"""
 SELECT study.study_id, studies.study_name, study.state, study.reason, study.budget, study.created_at, study.ended_at,
     study.document #>> '{{objective,metric}}' AS metric,
     (SELECT jsonb_object_agg(counted.state, counted.n) FROM (
-        SELECT trials.state::text, count(*) AS n FROM public.trials WHERE trials.study_id = study.study_id GROUP BY 1
+        SELECT trials.state::text, count(*) AS n FROM public.trials LEFT JOIN tuner.lease USING (trial_id)
+        WHERE trials.study_id = study.study_id AND lease.attempt IS DISTINCT FROM 0 GROUP BY 1
     ) AS counted) AS trials,
     best.value AS best_value, best.number AS best_number, spent.*
 FROM tuner.study JOIN public.studies USING (study_id)
@@ -78,11 +81,13 @@ WHERE study_id = %(study)s"""
 
 OUTCOMES = "SELECT number, outcome FROM tuner.lease WHERE study_id = %(study)s"
 
-# Trials that nobody holds are ended with the study; workers end those that they hold.
+# Trials that nobody holds are ended with the study; workers end those that they hold. What was skipped has not begun,
+# and is there for a study resumed.
 CANCEL_FREE = f"""
 WITH free AS (
     SELECT trial_id, row_number() OVER (ORDER BY number) AS place FROM tuner.lease
-    WHERE study_id = %(study)s AND outcome IS NULL AND (lease_until IS NULL OR lease_until < clock_timestamp())
+    WHERE study_id = %(study)s AND outcome IS NULL AND attempt > 0
+        AND (lease_until IS NULL OR lease_until < clock_timestamp())
 ), ended AS (
     UPDATE tuner.lease SET outcome = 'cancelled', reason = '{CANCELLED_REASON}',
         seconds = lease.seconds + {SECONDS_HELD}, lease_until = NULL, finish_seq = study.last_finish_seq + free.place

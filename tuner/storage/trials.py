@@ -10,9 +10,9 @@ from typing import Any
 from tuner.errors import NotFound
 from tuner.spec.space import Point
 from tuner.states import Outcome, TrialState
-from tuner.storage.claim_statements import SECONDS_HELD
 from tuner.storage.connection import Database, Row
 from tuner.storage.frozen import parse_distribution
+from tuner.storage.statement_parts import SECONDS_HELD
 from tuner.storage.studies import StudyRecord
 
 BEST = "best"

@@ -10,8 +10,8 @@ from typing import Any
 from uuid import UUID
 
 from tuner.settings import DEFAULT_LEASE_SECONDS
-from tuner.storage.claim_statements import PULSE
 from tuner.storage.connection import Database
+from tuner.storage.trial_statements import PULSE
 
 
 class WorkerState(StrEnum):
@@ -53,6 +53,7 @@ class WorkerRecord:
     serves: Sequence[str] | None  # studies; None: all that run
     usage: Usage | None  # as it said last; None: not yet
     trials: int  # that it holds now
+    busy: int  # slots that train them
     training: Mapping[str, Sequence[int]]  # these: name of a study -> numbers
     started_at: datetime
     last_seen: datetime
@@ -69,9 +70,11 @@ SELECT worker.*, worker.last_seen < clock_timestamp() - worker.lease AS silent, 
         WHERE study_id = ANY (worker.studies)
     ) END AS serves
 FROM tuner.worker CROSS JOIN LATERAL (
-    SELECT coalesce(sum(cardinality(numbers)), 0)::int AS trials, jsonb_object_agg(study_name, numbers) AS training
+    SELECT coalesce(sum(cardinality(numbers)), 0)::int AS trials, coalesce(sum(stacks), 0)::int AS busy,
+        jsonb_object_agg(study_name, numbers) AS training
     FROM (
-        SELECT studies.study_name, array_agg(lease.number ORDER BY lease.number) AS numbers
+        SELECT studies.study_name, array_agg(lease.number ORDER BY lease.number) AS numbers,
+            count(DISTINCT lease.stack) AS stacks
         FROM tuner.lease JOIN public.studies USING (study_id)
         WHERE lease.worker_id = worker.worker_id AND lease.lease_until > clock_timestamp()
         GROUP BY studies.study_name
@@ -158,6 +161,7 @@ def list_workers(db: Database, *, ended: bool = False) -> list[WorkerRecord]:
             serves=row.serves,
             usage=_usage(row.usage),
             trials=row.trials,
+            busy=row.busy,
             training=row.training or {},
             started_at=row.started_at,
             last_seen=row.last_seen,

@@ -93,7 +93,7 @@ class Claimant:
         return desk.claimed(request.slot, companions) if desk and companions else NothingToJoin(slot=request.slot)
 
     def _companions(self, desk: StudyDesk, beside: Sequence[Held], most: int) -> list[Assigned]:
-        wanted = self._until_answered(lambda: desk.wanted(self._db, self._worker_id, beside, most))
+        wanted = self._until_answered(lambda: desk.wanted(self._db, beside, most))
         if wanted is None:
             return []
         found: list[Assigned] = []

@@ -74,19 +74,18 @@ class StudyDesk:
 
     def claim(self, db: Database, worker_id: UUID, request: UUID) -> Assigned | Refused | Nothing:
         """The next trial, for a slot that has none."""
-        claim, self._supply = claims.claim_first(db, self.study.study_id, worker_id, request)
-        if isinstance(claim, Nothing):
-            return claim
-        return next(iter(self._begin(db, [claim])), Refused(held=claim.held))
+        claimed, self._supply = claims.claim(db, self.study.study_id, worker_id, request)
+        if isinstance(claimed, Nothing):
+            return claimed
+        return next(iter(self._begin(db, claimed)), Refused(held=claimed[0].held))
 
-    def wanted(self, db: Database, worker_id: UUID, beside: Sequence[Held], most: int) -> Wanted | None:
+    def wanted(self, db: Database, beside: Sequence[Held], most: int) -> Wanted | None:
         """What may join the trials of a slot, so that each slot gets its share; None where nothing ever can."""
         trial = next((self._trials[held] for held in beside if held in self._trials), None)
         engine = self.study.engine
         if trial is None or trial.shape is None or engine is None or engine.members == 1:
             return None
-        if len(beside) > 1:  # else the first of them was claimed just now
-            self._supply = claims.supply(db, self.study.study_id, worker_id)
+        self._supply = claims.supply(db, self.study.study_id)  # others have claimed since
         largest = min(engine.members, self._supply.share, trial.largest_stack or engine.members)
         if self._plan.learns:
             largest = min(largest, self._spec.search.parallel_proposals)
@@ -112,16 +111,17 @@ class StudyDesk:
         self, db: Database, worker_id: UUID, beside: Sequence[Held], wanted: Wanted, request: UUID
     ) -> Sequence[Assigned]:
         """Claims companions of the numbers that are wanted."""
-        claimed, self._supply = claims.claim_beside(
+        claimed, self._supply = claims.claim(
             db,
-            beside,
+            self.study.study_id,
             worker_id,
             request,
-            numbers=wanted.numbers,
             most=wanted.most,
+            numbers=wanted.numbers,
+            beside=beside,
             largest_stack=wanted.largest_stack,
         )
-        return self._begin(db, claimed)
+        return () if isinstance(claimed, Nothing) else self._begin(db, claimed)
 
     @property
     def next_number(self) -> int:

@@ -16,8 +16,8 @@ from pathlib import Path
 from tuner.errors import ArtifactError, DataError, TunerError, WorkersFailed
 from tuner.spec.stacking import Engine
 from tuner.states import Outcome, StudyState
-from tuner.storage.claim_statements import CANCELLED_REASON
 from tuner.storage.claims import Held
+from tuner.storage.statement_parts import CANCELLED_REASON
 from tuner.worker.artifact_thread import ArtifactThread
 from tuner.worker.children import Child
 from tuner.worker.events import (

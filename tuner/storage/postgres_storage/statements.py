@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tuner.storage import study_statements
-from tuner.storage.claim_statements import UTC_NOW
 from tuner.storage.frozen import COLUMNS, DETAILS, REQUEST_KEY
 from tuner.storage.postgres_storage.changes import Changes
+from tuner.storage.statement_parts import UTC_NOW
 
 # --- studies ---------------------------------------------------------------------------------------------------------
 

@@ -9,9 +9,12 @@ CHANGES = """
 ALTER TABLE tuner.study ADD engine jsonb;   -- {"name", "members"}; null: the first worker that serves it will measure
 UPDATE tuner.study SET engine = '{"name": "single", "members": 1}';
 
+ALTER TABLE tuner.lease RENAME started_at TO counted_from;  -- up to there, `seconds` has them
 ALTER TABLE tuner.lease
-    ADD shared        int NOT NULL DEFAULT 1,   -- trials that trained in its slot when one was claimed for it last
+    ADD stack         uuid,                     -- the same for all that a worker trains together
+    ADD shared        int NOT NULL DEFAULT 1,   -- so many are trained together, this one included
     ADD largest_stack int;                      -- so many may train together where it is among them; null: any number
+UPDATE tuner.lease SET stack = request;
 
 CREATE INDEX worker_open ON tuner.worker (worker_id) WHERE ended_at IS NULL;
 """
