@@ -26,7 +26,8 @@ SLOW = f"""
 study: slow
 data: {{name: spiral, points: 60000}}
 model: {{family: mlp, layers: 2, units: 32, dropout: {{low: 0.0, high: 0.4}}}}
-training: {{engine: single, epochs: {SLOW_EPOCHS}, batch_size: 32, learning_rate: {{low: 1.0e-4, high: 1.0e-2, log: true}}}}
+training:
+  {{engine: single, epochs: {SLOW_EPOCHS}, batch_size: 32, learning_rate: {{low: 1.0e-4, high: 1.0e-2, log: true}}}}
 search: {{method: random, seed: 3}}
 budget: {{trials: 2}}
 """

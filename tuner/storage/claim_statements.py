@@ -15,8 +15,8 @@ LOCK = "SELECT 1 FROM tuner.study WHERE study_id = %(study)s FOR UPDATE;"
 # Writes of an attempt go through only while it holds the trial, and no other program has ended that.
 _OPEN = "lease.outcome IS NULL AND lease.lease_until IS NOT NULL"
 _MINE = f"lease.trial_id = %(trial)s AND lease.attempt = %(attempt)s AND {_OPEN}"
-_FENCE = f"""{_MINE}
-    AND EXISTS (SELECT FROM public.trials WHERE trials.trial_id = lease.trial_id AND trials.state = 'RUNNING')"""
+_RUNS = "EXISTS (SELECT FROM public.trials WHERE trials.trial_id = lease.trial_id AND trials.state = 'RUNNING')"
+_FENCE = f"{_MINE} AND {_RUNS}"
 
 # Each worker has a lease of its own length.
 _RENEWED = "clock_timestamp() + (SELECT lease FROM tuner.worker WHERE worker.worker_id = lease.worker_id)"
@@ -176,18 +176,23 @@ FROM spent LEFT JOIN finished ON true LEFT JOIN claimed ON true CROSS JOIN LATER
 ) AS supply
 ORDER BY claimed.number"""
 
-WRITE_POINT = f"""
+# Samplers see a trial's parameters in the order in which they were written.
+WRITE_POINTS = f"""
 WITH held AS (
-    UPDATE tuner.lease SET lease_until = {_RENEWED} WHERE {_FENCE} RETURNING trial_id
+    UPDATE tuner.lease SET lease_until = {_RENEWED}
+    FROM unnest(%(trials)s::int[], %(attempts)s::int[], %(looked_at)s::text[]) AS mine (trial_id, attempt, looked_at)
+    WHERE lease.trial_id = mine.trial_id AND lease.attempt = mine.attempt AND {_OPEN} AND {_RUNS}
+    RETURNING lease.trial_id, mine.looked_at
 ), point AS (
     INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)
     SELECT held.trial_id, given.name, given.value, given.distribution
-    FROM held, unnest(%(names)s::text[], %(values)s::float8[], %(distributions)s::text[])
-        AS given (name, value, distribution)
+    FROM held JOIN unnest(%(owners)s::int[], %(names)s::text[], %(values)s::float8[], %(distributions)s::text[])
+        WITH ORDINALITY AS given (trial_id, name, value, distribution, place) USING (trial_id)
+    ORDER BY given.place
     ON CONFLICT DO NOTHING
 ), attributes AS (
     INSERT INTO trial_system_attributes (trial_id, key, value_json)
-    SELECT held.trial_id, given.key, given.value::text FROM held, jsonb_each(%(attributes)s::jsonb) AS given
+    SELECT trial_id, %(key)s, looked_at FROM held
     ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json
 )
 SELECT trial_id FROM held"""

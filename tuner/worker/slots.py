@@ -59,7 +59,10 @@ class Slot:
     def begin(self, claimed: Claimed, artifacts: Path) -> None:
         """Has the child train the trials, from their checkpoints where there are some."""
         works = [_work(trial, claimed.study_folder, artifacts) for trial in claimed.trials]
-        message = Begin(trials=[_train(*pair, claimed.seed) for pair in zip(claimed.trials, works, strict=True)])
+        message = Begin(
+            study_id=claimed.trials[0].claim.held.study_id,
+            trials=[_train(*pair, claimed.seed) for pair in zip(claimed.trials, works, strict=True)],
+        )
         if self.works:
             self.child.send(message)  # it is in the middle of something
         else:

@@ -110,7 +110,8 @@ class Supervisor:
                 self._nothing_left = ended
             case EngineUnknown(slot=index):
                 self._slots[index].asked = 0
-                self._slots[index].measure(event)
+                if not self._life.draining:
+                    self._slots[index].measure(event)
             case Pruned(held=held, epoch=epoch):
                 log.info("trial %d pruned after epoch %d", held.number, epoch)
                 self._abandon(held)
@@ -225,7 +226,7 @@ class Supervisor:
         slot.works.remove(work)
         self._ask(slot)
 
-    def _settle(self, slot: Slot, engine: Engine) -> None:
+    def _settle(self, slot: Slot, engine: Engine | None) -> None:
         if slot.measuring is not None:
             self._storage.post(Settle(study_id=slot.measuring, engine=engine))
             slot.measuring = None
@@ -269,7 +270,7 @@ class Supervisor:
         log.warning("slot %d: %s", slot.index, reason)
         if not slot.up and (unfit := self._fitness.child_died_early(reason)) is not None:
             self._life.fail(unfit)
-        self._settle(slot, Engine(name="single"))  # if that is what it died of
+        self._settle(slot, None)
         self._replace(slot)
         trials = len(slot.works)
         going = [work for work in slot.works if not work.over]

@@ -38,7 +38,8 @@ class TorchTraining:
         data_folder = _prepared(runs[0].config.data)  # of one study, all of them
         train(runs, data_folder, device=self._device, joining=joining, progress=progress)
 
-    def measure(self, configs: Sequence[TrialConfig]) -> Engine:
+    def measure(self, configs: Sequence[TrialConfig], progress: Progress) -> Engine:
+        progress.enter(Phase.PREPARE)
         return engine.measure(configs, _prepared(configs[0].data), self._device)
 
 
