@@ -264,7 +264,7 @@ def test_a_worker_that_was_told_to_end_measures_nothing(bench: Bench) -> None:
     with bench.db.transaction():
         bench.db.execute("SELECT FROM tuner.study FOR UPDATE")  # so that the worker waits with its question
         worker = bench.start_stub("stacked", behaviour=STACKS)
-        waits = "SELECT FROM pg_stat_activity WHERE application_name = 'tuner worker' AND wait_event_type = 'Lock'"
+        waits = "SELECT FROM pg_locks WHERE NOT granted"
         bench.until(lambda: bench.db.execute(waits), "the worker asks for its engine")
         os.kill(worker.process.pid, signal.SIGTERM)
         assert worker.process.stdout
