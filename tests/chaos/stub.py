@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 from tuner.errors import ArtifactError
 from tuner.seeds import derive_seed
@@ -35,6 +36,8 @@ class Behaviour:
     checkpoint_bytes: int = 0  # besides the little that it needs
     value_names_attempt: bool = False  # values are attempt + 0.5 * what they would be: whose they are shows in the rows
     members: int = 1  # so many trials are trained at once: what it measures
+    measure_seconds: float = 0.0  # that takes so long
+    measure_deaths: int = 0  # … and kills the process so many times
     fits: int = 1_000  # … and with more than so many, memory does not suffice
     kills: int = -1  # number of a trial that kills its process
     raises: int = -1  # number of a trial that raises an exception
@@ -123,9 +126,19 @@ class Stub:
             Epoch(epoch=member.epoch, value=value, metrics={"stub": value}, seconds=how.epoch_seconds), checkpoint
         )
 
-    def measure(self, configs: Sequence[TrialConfig]) -> Engine:
+    def measure(self, configs: Sequence[TrialConfig], progress: Progress) -> Engine:
+        time.sleep(self._behaviour.measure_seconds)
+        self._perhaps_die()
         members = self._behaviour.members
         return Engine(name="stacks" if members > 1 else "single", members=members)
+
+    def _perhaps_die(self) -> None:
+        if self._behaviour.measure_deaths:
+            tries = Path(os.environ["TUNER_HOME"]) / "measured"
+            with tries.open("a") as file:
+                file.write("x")
+            if tries.stat().st_size <= self._behaviour.measure_deaths:
+                os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _going_on(members: Sequence[Member]) -> list[Member]:

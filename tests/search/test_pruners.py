@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.search import History
-from tuner.search.pruners import Pruner, startup_trials, with_curve
+from tuner.search.pruners import Pruner, as_judged, startup_trials
 from tuner.spec.search import (
     AshaPruner,
     HyperbandPruner,
@@ -50,11 +50,10 @@ def epoch_of_pruning(
     config: PrunerConfig, curve: dict[int, float], history: History = HISTORY, seed: int = 0, number: int = 99
 ) -> int | None:
     pruner = Pruner(SearchConfig(pruner=config, seed=seed), EPOCHS)
-    own = trial(number, {}, running=True)
     attributes: dict[str, float] = {}
     for epoch in range(1, EPOCHS + 1):
         until = {step: value for step, value in curve.items() if step <= epoch}
-        decision = pruner.decide(history, with_curve(own, until, attributes), epoch)
+        decision = pruner.decide(history, as_judged(number, number, until, attributes), epoch)
         attributes |= decision.attributes
         if decision.prune:
             return epoch
@@ -100,7 +99,7 @@ def test_asha_and_hyperband_decide_at_their_rungs_only() -> None:
 
 def test_rungs_are_handed_out_to_be_stored() -> None:
     pruner = Pruner(SearchConfig(pruner=AshaPruner(reduction_factor=3)), EPOCHS)
-    decision = pruner.decide(History(direction="maximize"), with_curve(trial(0, {}, running=True), {1: 0.5}, {}), 1)
+    decision = pruner.decide(History(direction="maximize"), as_judged(0, 0, {1: 0.5}, {}), 1)
     assert decision.attributes == {"completed_rung_0": 0.5}
 
 

@@ -240,3 +240,56 @@ def test_sigterm_gives_all_back_from_their_checkpoints(bench: Bench) -> None:
         assert row.checkpoint.endswith(f"/{row.epoch}.ckpt")
     rows = bench.db.execute("SELECT DISTINCT largest_stack, ended FROM tuner.lease JOIN tuner.attempt USING (trial_id)")
     assert rows == [(None, "given_back")]
+
+
+def test_another_study_trains_while_an_engine_is_measured(bench: Bench) -> None:
+    measured = bench.study(ONE_SHAPE, name="measured", budget__trials="4")
+    other = bench.study(ONE_SHAPE, name="other", training__engine="single", budget__trials="2")
+    finish(bench, ["measured", "other", "--slots", "2"], behaviour=Behaviour(members=4, measure_seconds=3.0))
+    assert_all_complete(bench, measured, 4)
+    first = bench.db.execute(
+        "SELECT study_id FROM tuner.lease JOIN tuner.attempt USING (trial_id) ORDER BY attempt.started_at LIMIT 1"
+    )
+    assert first == [(other.study_id,)]
+
+
+@pytest.mark.parametrize(("deaths", "engine"), [(1, Engine(name="stacks", members=4)), (2, Engine(name="single"))])
+def test_an_engine_is_measured_again_where_the_child_died_of_something_else(
+    bench: Bench, deaths: int, engine: Engine
+) -> None:
+    study = bench.study(ONE_SHAPE, budget__trials="4")
+    finish(bench, ["stacked"], behaviour=Behaviour(members=4, measure_deaths=deaths))
+    assert_all_complete(bench, study, 4)
+    assert get_study(bench.db, "stacked").engine == engine
+
+
+def test_the_engine_that_the_file_names_is_taken(bench: Bench) -> None:
+    """Whatever is faster, and where no two trials can be proposed at once."""
+    bench.study(ONE_SHAPE, name="slower", training__engine="stacks", budget__trials="2")
+    bench.study(ONE_SHAPE, name="tpe", training__engine="stacks", search__method="tpe", budget__trials="2")
+    finish(bench, ["slower", "tpe"], behaviour=Behaviour(members=1))
+    engines = [get_study(bench.db, name).engine for name in ("slower", "tpe")]
+    assert engines == [Engine(name="stacks", members=1)] * 2
+
+
+def test_where_no_stack_can_be_built_the_worker_says_so(bench: Bench) -> None:
+    bench.study(ONE_SHAPE, training__engine="stacks", budget__trials="2")
+    output = finish(bench, ["stacked"], behaviour=Behaviour(members=0))
+    assert get_study(bench.db, "stacked").engine == Engine(name="single")
+    assert output.count("study stacked says engine: stacks, but no stack can be built of its trials here") == 1
+
+
+def test_a_worker_that_was_told_to_end_measures_nothing(bench: Bench) -> None:
+    bench.study(ONE_SHAPE)
+    with bench.db.transaction():
+        bench.db.execute("SELECT FROM tuner.study FOR UPDATE")  # so that the worker waits with its question
+        worker = bench.start_stub("stacked", behaviour=STACKS)
+        waits = "SELECT FROM pg_locks WHERE NOT granted"
+        bench.until(lambda: bench.db.execute(waits), "the worker asks for its engine")
+        os.kill(worker.process.pid, signal.SIGTERM)
+        assert worker.process.stdout
+        while "told to end" not in worker.process.stdout.readline():
+            pass
+    code, output = worker.wait(25)
+    assert code == 0, output
+    assert get_study(bench.db, "stacked").engine is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ from tuner.spec.search import (
     PrunerConfig,
     SearchConfig,
 )
+from tuner.states import TrialState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,20 +46,39 @@ class Pruner:
         """Whether any trial is ever pruned: if not, histories need not be read for it."""
         return not isinstance(self._pruner, optuna.pruners.NopPruner)
 
+    def judges(self, epoch: int) -> bool:
+        """Whether a trial may be given up after this epoch (from 1); after the last one there is nothing to save."""
+        return self.active and self._min_epochs <= epoch < self._epochs
+
     def decide(self, history: History, trial: FrozenTrial, epoch: int) -> Decision:
         """Whether `trial`, whose curve ends at `epoch` (from 1), is to be given up."""
-        if not self._min_epochs <= epoch < self._epochs:  # after the last epoch there is nothing to save
+        if not self.judges(epoch):
             return Decision(prune=False, attributes={})
         storage = HistoryStorage(history, self._name)
         return Decision(prune=self._pruner.prune(study_of(storage), trial), attributes=storage.attributes)
 
 
-def with_curve(trial: FrozenTrial, curve: Mapping[int, float], attributes: Mapping[str, Any]) -> FrozenTrial:
-    """The trial as it is seen at the end of `curve` (epoch, from 1 -> value)."""
-    seen = copy(trial)
-    seen.intermediate_values = dict(curve)
-    seen.system_attrs = {**trial.system_attrs, **attributes}
-    return seen
+def as_judged(
+    trial_id: int,
+    number: int,
+    curve: Mapping[int, float],
+    attributes: Mapping[str, Any],
+    state: TrialState = TrialState.RUNNING,
+) -> FrozenTrial:
+    """What pruners look at: a trial at the end of `curve` (epoch, from 1 -> value), and the rungs it has reached."""
+    return FrozenTrial(
+        number=number,
+        trial_id=trial_id,
+        state=optuna.trial.TrialState[state.value],
+        value=None,
+        datetime_start=None,
+        datetime_complete=None,
+        params={},
+        distributions={},
+        user_attrs={},
+        system_attrs=dict(attributes),
+        intermediate_values=dict(curve),
+    )
 
 
 def startup_trials(pruner: PrunerConfig) -> int:

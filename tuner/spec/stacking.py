@@ -31,7 +31,8 @@ class Engine:
     """How a study's trials are trained: decided once, since engines round differently, and stored with it."""
 
     name: Literal["single", "stacks"]
-    members: int = 1  # at most so many trials in a stack; it changes how fast they train, and not what comes of it
+    members: int = 1  # at most so many trials in a stack; it changes how fast they train, and not what comes of it.
+    # 0, of an engine that was measured: no stack can be built
 
     def __str__(self) -> str:
         return "single" if self.name == "single" else f"stacks of up to {self.members}"

@@ -7,8 +7,9 @@ attempt still holds the trial. Every call may be repeated after a lost connectio
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -184,17 +185,35 @@ def adopt(db: Database, held: Held) -> None:
 
 def write_point(db: Database, held: Held, space: Space, point: Point, history: Mapping[str, Any]) -> bool:
     """Stores a trial's point, and what its sampler looked at; False where the trial is no longer held."""
-    parameters = {parameter.name: distribution(parameter) for parameter in space.parameters if parameter.name in point}
-    return _accepted(
-        db.execute(
-            sql.WRITE_POINT,
-            **_fence(held),
-            names=list(parameters),
-            values=[float(kind.to_internal_repr(point[name])) for name, kind in parameters.items()],
-            distributions=[distribution_to_json(kind) for kind in parameters.values()],
-            attributes={HISTORY_KEY: dict(history)},
-        )
+    return held in write_points(db, space, {held: (point, history)})
+
+
+def write_points(db: Database, space: Space, points: Mapping[Held, tuple[Point, Mapping[str, Any]]]) -> Set[Held]:
+    """As `write_point` does, for all trials of a claim in one message; returns those that are still held."""
+    if not points:
+        return frozenset()
+    kinds = {parameter.name: distribution(parameter) for parameter in space.parameters}
+    texts = {name: distribution_to_json(kind) for name, kind in kinds.items()}
+    values = [
+        (held.trial_id, name, float(kind.to_internal_repr(point[name])), texts[name])
+        for held, (point, _) in points.items()
+        for name, kind in kinds.items()
+        if name in point
+    ]
+    owners, names, numbers, distributions = zip(*values, strict=True) if values else ((), (), (), ())
+    rows = db.execute(
+        sql.WRITE_POINTS,
+        trials=[held.trial_id for held in points],
+        attempts=[held.attempt for held in points],
+        looked_at=[json.dumps(history) for _, history in points.values()],
+        key=HISTORY_KEY,
+        owners=list(owners),
+        names=list(names),
+        values=list(numbers),
+        distributions=list(distributions),
     )
+    accepted = {row.trial_id for row in rows}
+    return {held for held in points if held.trial_id in accepted}
 
 
 def report(db: Database, held: Held, progress: Progress) -> bool:

@@ -15,8 +15,8 @@ LOCK = "SELECT 1 FROM tuner.study WHERE study_id = %(study)s FOR UPDATE;"
 # Writes of an attempt go through only while it holds the trial, and no other program has ended that.
 OPEN = "lease.outcome IS NULL AND lease.lease_until IS NOT NULL"
 MINE = f"lease.trial_id = %(trial)s AND lease.attempt = %(attempt)s AND {OPEN}"
-FENCE = f"""{MINE}
-    AND EXISTS (SELECT FROM public.trials WHERE trials.trial_id = lease.trial_id AND trials.state = 'RUNNING')"""
+RUNS = "EXISTS (SELECT FROM public.trials WHERE trials.trial_id = lease.trial_id AND trials.state = 'RUNNING')"
+FENCE = f"{MINE} AND {RUNS}"
 
 # Each worker has a lease of its own length.
 RENEWED = "clock_timestamp() + (SELECT lease FROM tuner.worker WHERE worker.worker_id = lease.worker_id)"

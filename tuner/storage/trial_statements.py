@@ -7,22 +7,28 @@ from tuner.storage.statement_parts import (
     MINE,
     OPEN,
     RENEWED,
+    RUNS,
     SECONDS_HELD,
     UTC_NOW,
 )
 
-WRITE_POINT = f"""
+# Samplers see a trial's parameters in the order in which they were written.
+WRITE_POINTS = f"""
 WITH held AS (
-    UPDATE tuner.lease SET lease_until = {RENEWED} WHERE {FENCE} RETURNING trial_id
+    UPDATE tuner.lease SET lease_until = {RENEWED}
+    FROM unnest(%(trials)s::int[], %(attempts)s::int[], %(looked_at)s::text[]) AS mine (trial_id, attempt, looked_at)
+    WHERE lease.trial_id = mine.trial_id AND lease.attempt = mine.attempt AND {OPEN} AND {RUNS}
+    RETURNING lease.trial_id, mine.looked_at
 ), point AS (
     INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)
     SELECT held.trial_id, given.name, given.value, given.distribution
-    FROM held, unnest(%(names)s::text[], %(values)s::float8[], %(distributions)s::text[])
-        AS given (name, value, distribution)
+    FROM held JOIN unnest(%(owners)s::int[], %(names)s::text[], %(values)s::float8[], %(distributions)s::text[])
+        WITH ORDINALITY AS given (trial_id, name, value, distribution, place) USING (trial_id)
+    ORDER BY given.place
     ON CONFLICT DO NOTHING
 ), attributes AS (
     INSERT INTO trial_system_attributes (trial_id, key, value_json)
-    SELECT held.trial_id, given.key, given.value::text FROM held, jsonb_each(%(attributes)s::jsonb) AS given
+    SELECT trial_id, %(key)s, looked_at FROM held
     ON CONFLICT (trial_id, key) DO UPDATE SET value_json = excluded.value_json
 )
 SELECT trial_id FROM held"""

@@ -41,11 +41,11 @@ class Training(Protocol):
         whatever it raises concerns all runs that have not ended.
         """
 
-    def measure(self, configs: Sequence[TrialConfig]) -> Engine:
-        """Which engine trains such trials fastest here, and with how many members.
+    def measure(self, configs: Sequence[TrialConfig], progress: Progress) -> Engine:
+        """Which engine trains such trials fastest here, and with how many members: 0 where no stack can be built.
 
-        Raises ArtifactError or DataError where this machine is at fault; after any other error the study is trained
-        singly.
+        `progress` moves as it does in training. Raises ArtifactError or DataError where this machine is at fault; after
+        any other error the study is trained singly.
         """
 
 
@@ -64,18 +64,18 @@ def main(sock: socket.socket, progress: SharedProgress, training: str, device: s
     mailbox.send(Ready(device=train.device))
     while True:
         match mailbox.next():
-            case Begin(trials=trials):
-                Session(mailbox, progress, train.device).run(trials, train)
+            case Begin() as order:
+                Session(mailbox, progress, train.device).run(order, train)
             case Measure() as measure:
-                answer = _measured(measure, train)
+                answer = _measured(measure, train, progress)
                 progress.enter(Phase.IDLE)
                 mailbox.send(answer)
 
 
-def _measured(order: Measure, train: Training) -> Measured | Unable:
+def _measured(order: Measure, train: Training, progress: Progress) -> Measured | Unable:
     engine, fault = Engine(name="single"), None
     try:
-        engine = train.measure([TrialConfig.model_validate_json(config) for config in order.configs])
+        engine = train.measure([TrialConfig.model_validate_json(config) for config in order.configs], progress)
     except (ArtifactError, DataError) as error:
         return Unable(trial_id=None, attempt=None, error=type(error).__name__, reason=str(error))
     except Exception as error:

@@ -6,6 +6,7 @@ Every call to the database is tried again until it is answered, with the same re
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,6 +27,10 @@ from tuner.worker.requests import ClaimNext
 log = logging.getLogger("tuner.worker")
 Answer = TypeVar("Answer")
 
+MEASURING_DEATHS = 2  # of children that measure a study's engine: then it is settled without
+
+_NOT_NOW = Nothing(state=StudyState.RUNNING)  # but in a moment
+
 
 class Claimant:
     """`studies` is None to serve all that run."""
@@ -45,6 +50,7 @@ class Claimant:
         self._sweep = sweep
         self._longest_pause = longest_pause
         self._measured: set[int] = set()  # studies whose engine a child is finding out now
+        self._deaths: Counter[int] = Counter()  # study -> children that died of that
         self._not_understood: set[int] = set()  # studies of another version of tuner
         self._said: dict[int, StudyState | None] = {}  # study -> state in which nothing could be claimed
 
@@ -64,15 +70,15 @@ class Claimant:
         return NothingToClaim(slot=request.slot, ended=ended)
 
     def _claim_from(self, study: StudyRecord, request: ClaimNext) -> StorageAnswer | Nothing:
-        in_a_moment = NothingToClaim(slot=request.slot, ended=False)
         desk = self._desk(study)
         if desk is None:
             return Nothing(state=study.state)
         if desk.study.engine is None:
             configs = self._to_measure(study.study_id, desk)
+            if configs:
+                return EngineUnknown(slot=request.slot, study_id=study.study_id, configs=configs)
             if desk.study.engine is None:
-                unknown = EngineUnknown(slot=request.slot, study_id=study.study_id, configs=configs)
-                return unknown if configs else in_a_moment
+                return _NOT_NOW
         answer = self._until_answered(partial(desk.claim, self._db, self._worker_id, uuid4()))
         match answer:
             case Assigned():
@@ -84,7 +90,7 @@ class Claimant:
                     del self.desks[study.study_id]  # with the history that it holds
                 return answer
             case Refused():  # the study was deleted just now, or another program has ended the trial
-                return in_a_moment
+                return _NOT_NOW
 
     def _add(self, request: ClaimNext) -> Claimed | NothingToJoin:
         """Fills the places of trials that have ended."""
@@ -126,17 +132,29 @@ class Claimant:
             self._settle(desk, Engine(name="single"))
         return ()
 
-    def settle(self, study_id: int, measured: Engine) -> None:
-        """Stores what was measured, or takes over what somebody else has measured before."""
+    def settle(self, study_id: int, measured: Engine | None) -> None:
+        """A measurement has ended. None: its child died; perhaps not of that, so it is done again before it counts."""
         self._measured.discard(study_id)
+        if measured is None:
+            self._deaths[study_id] += 1
         desk = self.desks.get(study_id)
-        if desk is not None:  # else the study was deleted meanwhile
-            self._settle(desk, replace(measured, name="stacks") if desk.study.spec.engine == "stacks" else measured)
+        if desk is None:
+            return  # the study was deleted meanwhile
+        if measured is not None or self._deaths[study_id] >= MEASURING_DEATHS:
+            self._settle(desk, measured or Engine(name="single"))
 
     def _settle(self, desk: StudyDesk, engine: Engine) -> None:
-        settled = self._until_answered(lambda: settle_engine(self._db, desk.study.study_id, engine))
+        """Stores the engine, or takes over what somebody has settled before; the study file has a say in it."""
+        study = desk.study
+        if engine.members == 0:
+            if study.spec.engine == "stacks":
+                log.warning("study %s says engine: stacks, but no stack can be built of its trials here", study.name)
+            engine = Engine(name="single")
+        elif study.spec.engine == "stacks":
+            engine = replace(engine, name="stacks")
+        settled = self._until_answered(lambda: settle_engine(self._db, study.study_id, engine))
         desk.settle(settled or engine)
-        log.info("study %s, engine: %s", desk.study.name, settled or engine)
+        log.info("study %s, engine: %s", study.name, settled or engine)
 
     # --- studies ----------------------------------------------------------------------------------------------------
 

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
-from tuner.search import History
-from tuner.search.pruners import Pruner, with_curve
+from tuner.search.pruners import Pruner
 from tuner.spec.stacking import Engine
-from tuner.states import Outcome
+from tuner.states import Outcome, TrialState
 from tuner.storage import claims
 from tuner.storage.claims import Claim, Ending, Held, Nothing, Progress, Supply
 from tuner.storage.connection import Database
 from tuner.storage.history import HISTORY_KEY, HistoryReader
 from tuner.storage.studies import StudyRecord, check_version
 from tuner.worker.events import Assigned, Claimed, Pruned, Refused
+from tuner.worker.judge import Judge
 from tuner.worker.plan import Plan
 from tuner.worker.requests import GiveBack
 
@@ -53,7 +53,7 @@ class StudyDesk:
         self._sweep = sweep
         self._spec = spec = study.spec
         self._reader = HistoryReader(study.study_id, spec.objective.direction)
-        self._pruner = Pruner(spec.search, spec.epochs)
+        self._judge = Judge(Pruner(spec.search, spec.epochs), self._reader)
         self._plan = Plan(study, self._reader)
         self._supply = Supply()  # as the last claim has seen it
         self._trials: dict[Held, _Trial] = {}
@@ -139,6 +139,9 @@ class StudyDesk:
         """The trials with their points; without those that were lost meanwhile."""
         sampled = any(claim.sampled for claim in claimed)
         known = {trial.number: trial for trial in self._reader.read(db).running} if sampled else {}
+        proposals = {claim.held: self._plan.proposal(db, claim.held.number) for claim in claimed if not claim.sampled}
+        points = {held: (proposal.planned.point, proposal.looked_at) for held, proposal in proposals.items()}
+        written = claims.write_points(db, self._spec.space, points)
         begun = []
         for claim in claimed:
             trial = _Trial(largest_stack=claim.largest_stack)
@@ -148,12 +151,11 @@ class StudyDesk:
                     continue  # the study was deleted just now
                 planned = self._plan.of_point(own.params)
                 trial.curve, trial.attributes = dict(own.intermediate_values), dict(own.system_attrs)
+            elif claim.held in written:
+                planned = proposals[claim.held].planned
             else:
-                proposal = self._plan.proposal(db, claim.held.number)
-                planned = proposal.planned
-                if not claims.write_point(db, claim.held, self._spec.space, planned.point, proposal.looked_at):
-                    self._refused(db, claim.held)
-                    continue
+                self._refused(db, claim.held)
+                continue
             trial.shape = planned.shape
             self._trials[claim.held] = trial
             begun.append(Assigned(claim=claim, config=planned.config))
@@ -179,14 +181,13 @@ class StudyDesk:
         trial = self._trials.get(held)
         if trial is None:
             return None  # it had been pruned when these epochs were trained
-        history = self._reader.read(db) if self._pruner.active else None
         # Nothing is remembered before it is written: after a lost connection all of this is done again.
         seen = replace(trial, curve=dict(trial.curve), attributes=dict(trial.attributes))
         written: dict[int, float] = {}
         for epoch, value in curve.items():
             judged = epoch in seen.curve  # by an earlier attempt: this is the same epoch trained again
             written[epoch] = seen.curve[epoch] = value
-            if history is not None and not judged and self._hopeless(history, held, seen, epoch):
+            if not judged and self._hopeless(db, held, seen, epoch):
                 # A checkpoint of a later epoch holds weights that this trial never came to.
                 own = checkpoint if epoch == max(curve) else None
                 progress = Progress(curve=written, checkpoint=own, attributes=seen.attributes)
@@ -194,6 +195,7 @@ class StudyDesk:
                 return Pruned(held=held, epoch=epoch) if pruned else self._refused(db, held)
         if claims.report(db, held, Progress(curve=written, checkpoint=checkpoint, attributes=seen.attributes)):
             self._trials[held] = seen
+            self._judge.learn(held, seen.curve, seen.attributes, TrialState.RUNNING)
             if checkpoint is not None:
                 self._sweep(checkpoint)
             return None
@@ -204,11 +206,8 @@ class StudyDesk:
         self._trials.pop(held, None)  # last: after a lost connection the refusal must be met again
         return Refused(held=held)
 
-    def _hopeless(self, history: History, held: Held, trial: _Trial, epoch: int) -> bool:
-        own = next((other for other in history.running if other.number == held.number), None)
-        if own is None:
-            return False  # no longer ours: the write will be refused
-        decision = self._pruner.decide(history, with_curve(own, trial.curve, trial.attributes), epoch)
+    def _hopeless(self, db: Database, held: Held, trial: _Trial, epoch: int) -> bool:
+        decision = self._judge.decide(db, held, trial.curve, trial.attributes, epoch)
         trial.attributes.update(decision.attributes)
         return decision.prune
 
@@ -245,6 +244,7 @@ class StudyDesk:
         )
         if not claims.tell(db, held, ending, progress):
             return False
+        self._judge.learn(held, trial.curve, trial.attributes, outcome.state)
         del self._trials[held]
         return True
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import socket
 import threading
+from collections import deque
 
 from tuner.training.progress import Stop
 from tuner.worker.messages import Begin, Inbox, Measure, Message, StopTrial, Train, encode
@@ -17,7 +17,8 @@ class Mailbox:
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
-        self._orders: queue.SimpleQueue[Begin | Measure] = queue.SimpleQueue()
+        self._orders: deque[Begin | Measure] = deque()
+        self._waiting = threading.Semaphore(0)  # one for each order
         self._stops: dict[tuple[int, int], Stop] = {}  # trial, attempt
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -28,7 +29,8 @@ class Mailbox:
                 for message in inbox.read():
                     match message:
                         case Begin() | Measure():
-                            self._orders.put(message)
+                            self._orders.append(message)
+                            self._waiting.release()
                         case StopTrial(trial_id=trial, attempt=attempt, after_epoch=after_epoch):
                             self._stops[trial, attempt] = Stop.AFTER_EPOCH if after_epoch else Stop.NOW
         finally:  # whatever ends this thread: a child without its supervisor must not go on
@@ -36,15 +38,18 @@ class Mailbox:
 
     def next(self) -> Begin | Measure:
         """Waits for it."""
-        return self._orders.get()
+        self._waiting.acquire()
+        return self._orders.popleft()
 
-    def arrived(self) -> list[Train]:
-        """Trials to train beside those that train already; does not wait. Engines are measured by idle children."""
+    def arrived(self, study_id: int) -> list[Train]:
+        """Trials to train beside those of this study that train already; does not wait.
+
+        Whatever else is next, another study's trials on other data or an engine to be measured, is left to `next`.
+        """
         trials: list[Train] = []
-        while not self._orders.empty():
-            order = self._orders.get()
-            if isinstance(order, Begin):
-                trials += order.trials
+        while self._orders and isinstance(order := self._orders[0], Begin) and order.study_id == study_id:
+            self.next()
+            trials += order.trials
         return trials
 
     def stop(self, trial: Train) -> Stop:

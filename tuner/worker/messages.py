@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tuner.states import Outcome
 
@@ -39,8 +39,9 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Begin:
-    """Train these together, and together with what trains already."""
+    """Train these together, and together with what trains already of their study."""
 
+    study_id: int
     trials: Sequence[Train]
 
 
@@ -105,9 +106,7 @@ class Measured:
 
 
 Message = Begin | Measure | StopTrial | Ready | EpochsDone | Finished | Unable | Measured
-_KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Begin, Measure, StopTrial, Ready, EpochsDone, Finished, Unable, Measured)
-}
+_KINDS: dict[str, type[Message]] = {kind.__name__: kind for kind in get_args(Message)}
 
 
 def encode(message: Message) -> bytes:

@@ -44,7 +44,7 @@ class GiveBack:
 @dataclass(frozen=True, kw_only=True)
 class Settle:
     study_id: int
-    engine: Engine  # as it was measured
+    engine: Engine | None  # as it was measured; None: the child that measured died
 
 
 @dataclass(frozen=True, kw_only=True)

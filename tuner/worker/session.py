@@ -17,23 +17,23 @@ from tuner.spec.config import TrialConfig
 from tuner.states import Outcome
 from tuner.training.progress import Epoch, Phase, Progress, Result, Run, Stop
 from tuner.worker.mailbox import Mailbox
-from tuner.worker.messages import EpochsDone, Finished, Message, Train, Unable
+from tuner.worker.messages import Begin, EpochsDone, Finished, Message, Train, Unable
 from tuner.worker.timing import LONGEST_REPORT_SECONDS, REPORT_SECONDS
 
 TrainRuns = Callable[[Sequence[Run], Callable[[], Sequence[Run]], Progress], None]
 
 
 class Session:
-    """From the first trial that a child trains until it trains none."""
+    """From the first trial of a study that a child trains until it trains none of it."""
 
     def __init__(self, mailbox: Mailbox, progress: Progress, device: str) -> None:
         self._mailbox, self._progress, self._device = mailbox, progress, device
         self._going: list[Attempt] = []  # attempts that have not ended
 
-    def run(self, trials: Sequence[Train], train: TrainRuns) -> None:
-        """Trains the trials, and those that arrive meanwhile, to their ends, whatever these are."""
+    def run(self, order: Begin, train: TrainRuns) -> None:
+        """Trains the trials, and those of their study that arrive meanwhile, to their ends, whatever these are."""
         try:
-            train(self._begin(trials), lambda: self._begin(self._mailbox.arrived()), self._progress)
+            train(self._begin(order.trials), lambda: self._begin(self._mailbox.arrived(order.study_id)), self._progress)
             for attempt in [*self._going]:
                 attempt.crash("its training told no end")
         except (ArtifactError, DataError) as error:

@@ -71,7 +71,10 @@ class Slot:
         """Has the child train the trials, from their checkpoints where there are some."""
         works = [_work(trial, claimed.study_folder, artifacts) for trial in claimed.trials]
         pairs = zip(claimed.trials, works, strict=True)
-        message = Begin(trials=[_train(trial, work, claimed.seed, self.index) for trial, work in pairs])
+        message = Begin(
+            study_id=claimed.trials[0].claim.held.study_id,
+            trials=[_train(trial, work, claimed.seed, self.index) for trial, work in pairs],
+        )
         if self.trainer.at_work:
             self.child.send(message)  # it is in the middle of something
         else:

@@ -123,7 +123,8 @@ class Supervisor:
                 self._nothing_left = ended
             case EngineUnknown(slot=index):
                 self._slots[index].asked = 0
-                self._slots[index].trainer.begin(self._slots[index], event)
+                if not self._life.draining:
+                    self._slots[index].trainer.begin(self._slots[index], event)
             case Pruned(held=held, epoch=epoch):
                 log.info("trial %d pruned after epoch %d", held.number, epoch)
                 self._abandon(held)
@@ -246,7 +247,7 @@ class Supervisor:
         for slot in freed if freed and was_open else trainer.slots:
             self._ask(slot)
 
-    def _settle(self, trainer: Trainer, engine: Engine) -> None:
+    def _settle(self, trainer: Trainer, engine: Engine | None) -> None:
         for slot in trainer.slots:
             if slot.measuring is not None:
                 self._storage.post(Settle(study_id=slot.measuring, engine=engine))
@@ -291,7 +292,7 @@ class Supervisor:
         log.warning("%s: %s", _names(trainer.slots), reason)
         if not trainer.up and (unfit := self._fitness.child_died_early(reason)) is not None:
             self._life.fail(unfit)
-        self._settle(trainer, Engine(name="single"))  # if that is what it died of
+        self._settle(trainer, None)
         self._replace(trainer)
         trials = len(trainer.works)
         is_trial_lost = any(not work.over for _, work in trainer.works)

@@ -42,7 +42,8 @@ class TorchTraining:
         else:  # of one study, all of them
             loop.train(runs, data_folder(runs[0].config), device=self._device, joining=joining, progress=progress)
 
-    def measure(self, configs: Sequence[TrialConfig]) -> Engine:
+    def measure(self, configs: Sequence[TrialConfig], progress: Progress) -> Engine:
+        progress.enter(Phase.PREPARE)
         return engine.measure(configs, _prepared(configs[0].data), self._device)
 
 
