@@ -255,6 +255,6 @@ def test_each_optimizer_takes_the_steps_of_torchs(name: str) -> None:
 
 def test_the_engine_is_measured(trial_config: Any, points: Path, images: Path) -> None:
     tiny = [config_of(trial_config, "mlp tanh", number) for number in range(7)]
-    engine = measure(tiny, points, CPU)
+    engine = measure(tiny, points, CPU, NoProgress())
     assert (engine.name, engine.members >= 4) == ("stacks", True)
     assert all(shape_of(config) is not None for config in tiny)

@@ -21,7 +21,7 @@ from tuner.training.batches import Batches, open_part
 from tuner.training.data import cache
 from tuner.training.data.dataset import Dataset, Part
 from tuner.training.engine import measure
-from tuner.training.progress import Stop
+from tuner.training.progress import NoProgress, Stop
 
 CPU = torch.device("cpu")
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -165,7 +165,8 @@ def test_500_trials_leave_neither_threads_nor_files(images: Path) -> None:
 
 @pytest.mark.usefixtures("streamed")
 def test_trials_share_no_network_where_their_data_is_streamed(points: Path, trial_config: Any) -> None:
-    assert measure([trial(trial_config, "mlp")] * 40, points, CPU).name == "single"
+    engine = measure([trial(trial_config, "mlp")] * 40, points, CPU, NoProgress())
+    assert (engine.name, engine.members) == ("single", 0)
 
 
 @pytest.mark.usefixtures("streamed")

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from tuner.training.captured import EAGER_STEPS
 from tuner.training.course import Member
 from tuner.training.device import own_stream
 from tuner.training.errors import InfeasibleModel, is_out_of_memory
+from tuner.training.progress import Phase, Progress
 from tuner.training.stack import Stack
 from tuner.training.state import State
 from tuner.training.turns import Turn, Turns
@@ -30,57 +32,86 @@ SLOW_STEP = 0.01  # seconds: a single trial whose step takes so long has no over
 WORTHWHILE = 0.9  # of the seconds that a member took in a smaller stack, or alone
 
 
-def measure(configs: Sequence[TrialConfig], data_folder: Path, device: torch.device) -> Engine:
-    """The engine for trials like these, all stackable, the first ones of a study.
+def measure(configs: Sequence[TrialConfig], data_folder: Path, device: torch.device, progress: Progress) -> Engine:
+    """The engine for trials like these, all stackable, the first ones of a study; of no members where none can be.
 
     A trial that finds no companion of its shape has a silent one and may cost more in a stack than singly: what counts
     is the sum over these trials, each with those of its shape beside it, at the costs of the commonest shape that can
     be built. On a GPU too, one network is measured at a time: what it gains by lanes is not known. Raises DataError.
     """
+    progress.enter(Phase.TRAIN)
+    measurement = _Measurement(data_folder, device, progress)
     shapes = Counter(shape_of(config) for config in configs)
     examples = {shape_of(config): config for config in reversed(configs)}
     for shape, _ in shapes.most_common():
         try:
             with own_stream(device):
-                return _faster(examples[shape], [*shapes.values()], data_folder, device)
+                return measurement.faster(examples[shape], [*shapes.values()])
         except InfeasibleModel:
             continue
     return Engine(name="single")
 
 
-def _faster(config: TrialConfig, together: Sequence[int], data_folder: Path, device: torch.device) -> Engine:
-    """For trials that cost like this one, so many of each shape."""
-    alone = State(_member(config, 0), data_folder, device)
-    if not alone.train_part.resident:  # members gather each their own examples
-        return Engine(name="single")
-    single = _seconds_a_step(alone)
-    if single > SLOW_STEP and device.type == "cpu":
-        return Engine(name="single")
-    costs = _costs(config, data_folder, device, single)
-    if sum(count * _cost(costs, count) for count in together) < WORTHWHILE * single * sum(together):
-        return Engine(name="stacks", members=max(costs))
-    return Engine(name="single")
+@dataclass(frozen=True)
+class _Measurement:
+    data_folder: Path
+    device: torch.device
+    progress: Progress
 
+    def faster(self, config: TrialConfig, together: Sequence[int]) -> Engine:
+        """For trials that cost like this one, so many of each shape."""
+        alone = State(_member(config, 0), self.data_folder, self.device)
+        if not alone.train_part.resident:  # members gather each their own examples
+            return Engine(name="single", members=0)
+        single = self.seconds_a_step(alone)
+        if single > SLOW_STEP and self.device.type == "cpu":
+            return Engine(name="single")
+        costs = self.costs(config, single)
+        if sum(count * _cost(costs, count) for count in together) < WORTHWHILE * single * sum(together):
+            return Engine(name="stacks", members=max(costs))
+        return Engine(name="single")
 
-def _costs(config: TrialConfig, data_folder: Path, device: torch.device, single: float) -> dict[int, float]:
-    """Members of a stack -> seconds that a step takes for each of them; as long as more of them pay."""
-    costs: dict[int, float] = {}
-    members, best = 1, float("inf")
-    while members <= MOST_MEMBERS:
-        try:
-            step = _seconds_a_step(Stack([_member(config, number) for number in range(members)], data_folder, device))
-        except (MemoryError, RuntimeError) as error:
-            if not costs or not is_out_of_memory(error):
-                raise
-            break
-        cost = step / members
-        if members > 2 and cost > WORTHWHILE * best:
-            break
-        costs[members], best = cost, cost
-        if step > LONGEST_STEP or (members > 1 and cost > 2 * single):
-            break
-        members *= 2
-    return costs
+    def costs(self, config: TrialConfig, single: float) -> dict[int, float]:
+        """Members of a stack -> seconds that a step takes for each of them; as long as more of them pay."""
+        costs: dict[int, float] = {}
+        members, best = 1, float("inf")
+        while members <= MOST_MEMBERS:
+            stacked = [_member(config, number) for number in range(members)]
+            try:
+                step = self.seconds_a_step(Stack(stacked, self.data_folder, self.device))
+            except (MemoryError, RuntimeError) as error:
+                if not costs or not is_out_of_memory(error):
+                    raise
+                break
+            cost = step / members
+            if members > 2 and cost > WORTHWHILE * best:
+                break
+            costs[members], best = cost, cost
+            if step > LONGEST_STEP or (members > 1 and cost > 2 * single):
+                break
+            members *= 2
+        return costs
+
+    def seconds_a_step(self, network: State | Stack) -> float:
+        """The least of a few."""
+        untimed = UNTIMED_STEPS.get(self.device.type, UNTIMED_CAPTURED_STEPS)
+        seconds: list[float] = []
+        while len(seconds) < untimed + TIMED_STEPS:
+            with closing(network.train()) as turns:
+                seconds += itertools.islice(self._timed(turns), untimed + TIMED_STEPS - len(seconds))
+        return min(seconds[untimed:])
+
+    def _timed(self, turns: Turns[object]) -> Iterator[float]:
+        """Seconds of each step of a pass."""
+        began = time.perf_counter()
+        for turn in turns:
+            if turn is Turn.STEPPED:
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
+                self.progress.tick()
+                now = time.perf_counter()
+                yield now - began
+                began = now
 
 
 def _cost(costs: dict[int, float], count: int) -> float:
@@ -90,25 +121,3 @@ def _cost(costs: dict[int, float], count: int) -> float:
 
 def _member(config: TrialConfig, number: int) -> Member:
     return Member(config=config, seed=0, number=number)
-
-
-def _seconds_a_step(network: State | Stack) -> float:
-    """The least of a few."""
-    untimed = UNTIMED_STEPS.get(network.device.type, UNTIMED_CAPTURED_STEPS)
-    seconds: list[float] = []
-    while len(seconds) < untimed + TIMED_STEPS:
-        with closing(network.train()) as turns:
-            seconds += itertools.islice(_timed(turns, network.device), untimed + TIMED_STEPS - len(seconds))
-    return min(seconds[untimed:])
-
-
-def _timed(turns: Turns[object], device: torch.device) -> Iterator[float]:
-    """Seconds of each step of a pass."""
-    began = time.perf_counter()
-    for turn in turns:
-        if turn is Turn.STEPPED:
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            now = time.perf_counter()
-            yield now - began
-            began = now

@@ -44,7 +44,7 @@ class TorchTraining:
 
     def measure(self, configs: Sequence[TrialConfig], progress: Progress) -> Engine:
         progress.enter(Phase.PREPARE)
-        return engine.measure(configs, _prepared(configs[0].data), self._device)
+        return engine.measure(configs, _prepared(configs[0].data), self._device, progress)
 
 
 @cache
