@@ -132,7 +132,7 @@ def test_momentum_is_what_these_optimizers_have() -> None:
 
 def _has_momentum(build: Callable[..., Optimizer]) -> bool:
     weight = torch.nn.Parameter(torch.zeros(1))
-    return "momentum" in build([weight], TrainingConfig(momentum=0.5), False).defaults
+    return "momentum" in build([weight], TrainingConfig(momentum=0.5), torch.device("cpu")).defaults
 
 
 def test_a_device_that_is_not_there_is_told(cli: Cli, spec_file: Path) -> None:

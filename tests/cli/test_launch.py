@@ -60,7 +60,8 @@ def slow(here: Site, spec_file: Path, db: Database) -> Iterator[subprocess.Popen
 
 
 def test_too_many_failures_end_the_launch(here: Site, spec_file: Path, db: Database) -> None:
-    launch = here.start("launch", spec_file, "--slots", 1, "--set", "training.epochs=2000")
+    endless = ("--set", "training.epochs=100000", "--set", "training.engine=single")
+    launch = here.start("launch", spec_file, "--slots", 1, *endless)
     deadline = time.monotonic() + 60
     while not db.execute("SELECT FROM public.trials"):
         assert time.monotonic() < deadline
