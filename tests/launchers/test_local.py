@@ -99,9 +99,15 @@ def test_a_worker_that_was_told_three_times_is_killed(workers: LocalWorkers, db:
     assert "SIGKILL" in str(workers.failure())
 
 
+def descendants() -> set[psutil.Process]:
+    """Of this process: tests before may have left a resource tracker, which lives as long as this."""
+    return set(psutil.Process().children(recursive=True))
+
+
 def test_a_worker_that_died_before_its_orders_is_told_of(workers: LocalWorkers, db: Database) -> None:
+    others = descendants()
     workers.start(1)
-    (worker,) = psutil.Process().children()
+    (worker,) = descendants() - others
     worker.kill()
     workers.wait(10)
     workers.serve(["idle"], db.address.url)
@@ -124,10 +130,11 @@ def test_workers_without_orders_end_and_leave_nothing(settings: Settings, when: 
     temporary.mkdir()
     with pytest.MonkeyPatch.context() as patch, LocalWorkers(settings=settings, slots=1, device="cpu") as workers:
         patch.setenv("TMPDIR", str(temporary))
+        others = descendants()
         workers.start(2)
-        family = psutil.Process().children()
+        family = descendants() - others
         while when == "when it waits" and len(family) < 6:  # each with its fork server and resource tracker
-            family = psutil.Process().children(recursive=True)
+            family = descendants() - others
     assert workers.running == 0
     assert psutil.wait_procs(family, timeout=5)[1] == []
     assert list((settings.artifacts / "workers").iterdir()) == []

@@ -64,7 +64,7 @@ class Supervisor:
 
     def begin(self, study: int, trial: int) -> None:
         log = str(self._folder / f"{trial}.log")
-        train = Train(trial_id=trial, attempt=1, number=0, seed=0, config="", folder="", resume=None, log=log)
+        train = Train(trial_id=trial, attempt=1, number=0, lane=0, seed=0, config="", folder="", resume=None, log=log)
         self.send(Begin(study_id=study, trials=[train]))
 
     def let_go(self, trial: int) -> None:
