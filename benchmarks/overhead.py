@@ -19,7 +19,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import re
 import signal
 import statistics
@@ -35,6 +34,7 @@ from typing import Any
 
 import psutil
 import torch
+from side_by_side import listed, machine
 
 from tuner.errors import DatabaseError
 from tuner.storage.connection import Database
@@ -124,7 +124,9 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=40, help="of the part study")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
     options = parser.parse_args()
-    results: dict[str, Any] = {"machine": machine()}
+    results: dict[str, Any] = {
+        "machine": {**machine(), "load": round(os.getloadavg()[0], 1), "torch": torch.__version__}
+    }
     if "start" in options.parts:
         results["start"] = {"cold": [], "warm": []}
         for _ in range(options.rounds):
@@ -285,20 +287,8 @@ def _training_processes(launch: int) -> dict[str, psutil.Process]:
 # --- showing ---------------------------------------------------------------------------------------------------------
 
 
-def machine() -> dict[str, Any]:
-    cpus = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.*)", cpus.read_text()) if cpus.exists() else []
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "load": round(os.getloadavg()[0], 1),
-        "processor": names[0] if names else platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
 def tables(results: dict[str, Any]) -> Iterator[str]:
-    yield ", ".join(f"{key} {value}" for key, value in results["machine"].items())
+    yield listed(results["machine"])
     if started := results.get("start"):
         rows = [[step, *(_seconds(runs, step) for runs in started.values())] for step in STEPS]
         yield _table([f"seconds to (n = {len(started['cold'])})", *started], rows)

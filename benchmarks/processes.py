@@ -1,15 +1,19 @@
-"""Commands, and the CPU time of everything that they start."""
+"""Commands, and the CPU time of everything that they start; functions run by several processes at once."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import multiprocessing
 import os
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+Answer = TypeVar("Answer")
 
 PR_SET_CHILD_SUBREAPER = 36  # of linux/prctl.h
 ERROR_CHARACTERS = 4000  # that are shown of what a failed command said
@@ -55,3 +59,21 @@ def output(process: subprocess.Popen[str]) -> str:
         words = " ".join(map(str, process.args))  # type: ignore[arg-type]
         raise SystemExit(f"{words}\nended with code {process.returncode}:\n{errors[-ERROR_CHARACTERS:]}")
     return said
+
+
+def together(processes: int, work: Callable[..., Answer], *arguments: Any) -> list[Answer]:
+    """What `work(barrier, *arguments)` returns in each process; they wait for each other at the barrier."""
+    spawn = multiprocessing.get_context("spawn")
+    start, answers = spawn.Barrier(processes), spawn.SimpleQueue()
+    workers = [spawn.Process(target=_answer, args=(answers, work, start, *arguments)) for _ in range(processes)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if any(worker.exitcode for worker in workers):
+        raise SystemExit(f"{arguments[0]}: a process failed")
+    return [answers.get() for _ in workers]
+
+
+def _answer(answers: Any, work: Callable[..., Answer], *arguments: Any) -> None:
+    answers.put(work(*arguments))

@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import multiprocessing
 import re
 import statistics
 import tempfile
@@ -34,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from processes import together
 from side_by_side import listed, machine, rotated, show_table, spread
 from storage_contestants import CONTESTANTS, RDB, Place, Session, make_study, opened, spec
 
@@ -163,12 +163,13 @@ def train(session: Session, *, around: Any = unobserved) -> None:
 def throughput(contestant: str, *, url: str, form: Form, processes: int) -> dict[str, float]:
     study = make_study(url, contestant, FILLED)
     with opened(contestant, url) as place:
-        seconds = max(spawned(processes, _work, contestant, place, study, form.trials))
+        seconds = max(together(processes, _work, contestant, place, study, form.trials))
     return {counted(processes): processes * form.trials / seconds}
 
 
 def _work(start: Barrier, contestant: str, place: Place, study: str, trials: int) -> float:
     """Seconds for so many trials."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     session = CONTESTANTS[contestant](place, study)
     train(session)
     start.wait()
@@ -176,25 +177,6 @@ def _work(start: Barrier, contestant: str, place: Place, study: str, trials: int
     for _ in range(trials):
         train(session)
     return time.perf_counter() - began
-
-
-def spawned(processes: int, work: Callable[..., float], *arguments: Any) -> list[float]:
-    """What each process returns; they meet at a barrier, imports done."""
-    spawn = multiprocessing.get_context("spawn")
-    start, answers = spawn.Barrier(processes), spawn.SimpleQueue()
-    workers = [spawn.Process(target=_answer, args=(answers, work, start, *arguments)) for _ in range(processes)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if any(worker.exitcode for worker in workers):
-        raise SystemExit(f"{arguments[0]}: a process failed")
-    return [answers.get() for _ in workers]
-
-
-def _answer(answers: Any, work: Callable[..., float], *arguments: Any) -> None:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    answers.put(work(*arguments))
 
 
 # --- cold start ------------------------------------------------------------------------------------------------------
@@ -205,12 +187,13 @@ def cold_start(contestant: str, *, url: str, form: Form) -> dict[str, float]:
     seconds = {}
     for processes in form.processes:
         with opened(contestant, url) as place:
-            seconds[counted(processes)] = max(spawned(processes, _begin, contestant, place, study))
+            seconds[counted(processes)] = max(together(processes, _begin, contestant, place, study))
     return seconds
 
 
 def _begin(start: Barrier, contestant: str, place: Place, study: str) -> float:
     """Seconds until the first trial has its point: all trials are read for it."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     _imports()
     start.wait()
     began = time.perf_counter()

@@ -20,14 +20,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import platform
-import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
@@ -36,6 +33,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from processes import together
+from side_by_side import cores, listed, machine, rotated, spread
 
 from tuner.spec.config import CnnConfig, MlpConfig, RnnConfig
 from tuner.training import data
@@ -116,21 +115,20 @@ def main() -> None:
         names = list(CONTESTANTS)
         for turn in range(form.rounds):
             for name, workload in WORKLOADS.items():
-                for contestant in names[turn % len(names) :] + names[: turn % len(names)]:
+                for contestant in rotated(names, turn):
                     result = measure(workload, CONTESTANTS[contestant], Path(place) / workload.data)
                     measured.setdefault(name, {}).setdefault(contestant, []).append(result)
-    machine = {
-        "cores": processes(),
-        "processor": platform.processor() or platform.machine(),
+    facts = {
+        **machine(),
         "torch": torch.__version__,
         "set_megabytes": form.megabytes,
         "limit_megabytes": form.megabytes // 4,
         "rounds": form.rounds,
     }
     if options.json:
-        print(json.dumps({"machine": machine, "measured": measured}, indent=2))
+        print(json.dumps({"machine": facts, "measured": measured}, indent=2))
     else:
-        show(machine, measured)
+        show(facts, measured)
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -164,16 +162,12 @@ SETS: dict[str, Callable[[int], Dataset]] = {"images": images, "windows": window
 # --- an epoch ---------------------------------------------------------------------------------------------------------
 
 
-def processes() -> int:
-    return len(os.sched_getaffinity(0))
-
-
 def measure(workload: Workload, contestant: Contestant, folder: Path) -> dict[str, float]:
     size = (folder / "train_inputs.npy").stat().st_size
     limit = size // 4 if contestant.streamed else 2 * size
     os.environ["TUNER_DATA_MEMORY_MB"] = str(limit / MEGABYTE)  # of the processes that are started
     with cached(folder) if contestant.cached else uncached(folder):
-        epochs = spawned(train, workload, folder)
+        epochs = together(cores(), train, workload, folder)
     return {
         "examples_per_second": sum(epoch.examples for epoch in epochs) / max(epoch.seconds for epoch in epochs),
         "cpu_microseconds": 1e6 * sum(epoch.cpu_seconds for epoch in epochs) / sum(epoch.examples for epoch in epochs),
@@ -234,24 +228,6 @@ class Memory:
             self.files = max(self.files, 1024 * kilobytes["RssFile:"])
 
 
-def spawned(work: Callable[..., Epoch], *arguments: Any) -> list[Epoch]:
-    """What each process returns; they meet at a barrier before their epoch."""
-    spawn = multiprocessing.get_context("spawn")
-    start, answers = spawn.Barrier(processes()), spawn.SimpleQueue()
-    workers = [spawn.Process(target=_answer, args=(answers, work, start, *arguments)) for _ in range(processes())]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if any(worker.exitcode for worker in workers):
-        raise SystemExit("a process failed")
-    return [answers.get() for _ in workers]
-
-
-def _answer(answers: Any, work: Callable[..., Epoch], *arguments: Any) -> None:
-    answers.put(work(*arguments))
-
-
 # --- what the system holds of the files -------------------------------------------------------------------------------
 
 
@@ -292,8 +268,8 @@ def uncached(folder: Path) -> Iterator[None]:
 # --- showing ----------------------------------------------------------------------------------------------------------
 
 
-def show(machine: dict[str, Any], measured: dict[str, dict[str, list[dict[str, float]]]]) -> None:
-    print(", ".join(f"{key} {value}" for key, value in machine.items()) + "; medians (min-max)")
+def show(facts: dict[str, Any], measured: dict[str, dict[str, list[dict[str, float]]]]) -> None:
+    print(f"{listed(facts)}; medians (min-max)")
     print(f"\n{'':40}{'examples/s':>24}{'ratio':>20}{'CPU us':>20}{'ratio':>20}{'MB':>8}{'of files':>10}")
     for workload, contestants in measured.items():
         for name, rounds in contestants.items():
@@ -302,16 +278,9 @@ def show(machine: dict[str, Any], measured: dict[str, dict[str, list[dict[str, f
                 values = [result[quantity] for result in rounds]
                 bases = [result[quantity] for result in contestants[RESIDENT]]
                 ratios = [value / base for value, base in zip(values, bases, strict=True)]
-                cells.append(f"{spread(values):>{width}}{spread(ratios):>20}")
+                cells.append(f"{spread(values, ',.0f'):>{width}}{spread(ratios, '.2f'):>20}")
             own, files = (max(result[kind] for result in rounds) for kind in ("own_megabytes", "file_megabytes"))
             print(f"{workload:16}{name:24}{''.join(cells)}{own:8.0f}{files:10.0f}")
-
-
-def spread(values: Sequence[float]) -> str:
-    median, least, most = (f"{value:,.0f}" if value >= 100 else f"{value:.2f}" for value in (
-        statistics.median(values), min(values), max(values)
-    ))  # fmt: skip
-    return f"{median} ({least}-{most})"
 
 
 if __name__ == "__main__":

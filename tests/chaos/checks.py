@@ -31,6 +31,15 @@ def assert_exactly(arena: Arena, study: StudyRecord, trials: int, *, states: Seq
     assert row == (trials, trials, 0, trials - 1, trials, 0, 0), row
 
 
+def assert_whole(arena: Arena, study: StudyRecord, trials: int, epochs: int) -> None:
+    """So many trials, of so many epochs each, and nothing about them is missing, doubled or left over."""
+    assert_exactly(arena, study, trials)
+    assert_nothing_running(arena, study)
+    assert_no_duplicates(arena, study)
+    assert_attempts_recorded(arena, study)
+    assert_gapless_curves(arena, study, epochs)
+
+
 def assert_nothing_running(arena: Arena, study: StudyRecord) -> None:
     held = _rows(
         arena,

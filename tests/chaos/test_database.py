@@ -95,11 +95,7 @@ def test_lost_answers(arena: Arena, form: Form, figures: Figures, proxy: LosingP
 def _assert_whole(arena: Arena, study: StudyRecord) -> int:
     """Each trial is there, once, as it would be without disturbance. Returns their number."""
     trials = int(arena.number("SELECT count(*) FROM trials WHERE study_id = %(s)s", s=study.study_id))
-    checks.assert_exactly(arena, study, trials)
-    checks.assert_nothing_running(arena, study)
-    checks.assert_no_duplicates(arena, study)
-    checks.assert_attempts_recorded(arena, study)
-    checks.assert_gapless_curves(arena, study, EPOCHS)
+    checks.assert_whole(arena, study, trials, EPOCHS)
     undisturbed = arena.study(name="undisturbed", budget__trials=trials, training__epochs=EPOCHS)
     arena.finish(undisturbed.name, workers=2)
     checks.assert_equal(arena, study, undisturbed)

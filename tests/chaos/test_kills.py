@@ -56,11 +56,7 @@ def test_random_kills(arena: Arena, form: Form, figures: Figures) -> None:
         killer.start(workers)
         killer.kill(kills, trials * epochs)
         killer.until_finished()
-        checks.assert_exactly(arena, study, trials)
-        checks.assert_nothing_running(arena, study)
-        checks.assert_no_duplicates(arena, study)
-        checks.assert_attempts_recorded(arena, study)
-        checks.assert_gapless_curves(arena, study, epochs)
+        checks.assert_whole(arena, study, trials, epochs)
         checks.assert_equal(arena, study, undisturbed)
         again = repeated(arena, study)
         assert again.most_seconds <= CHECKPOINT_SECONDS
@@ -87,11 +83,7 @@ def test_stacks_under_kills(arena: Arena, form: Form, figures: Figures) -> None:
     killer.start(workers)
     killer.kill(kills, trials * epochs)
     killer.until_finished()
-    checks.assert_exactly(arena, study, trials)
-    checks.assert_nothing_running(arena, study)
-    checks.assert_no_duplicates(arena, study)
-    checks.assert_attempts_recorded(arena, study)
-    checks.assert_gapless_curves(arena, study, epochs)
+    checks.assert_whole(arena, study, trials, epochs)
     checks.assert_equal(arena, study, undisturbed)
     halved, largest = arena.rows(
         "SELECT count(*) FILTER (WHERE largest_stack IS NOT NULL), max(shared) FROM tuner.lease WHERE study_id = %(s)s",
@@ -131,11 +123,7 @@ def test_grid_under_kills(arena: Arena, form: Form, figures: Figures) -> None:
     killer.start(workers)
     killer.kill(kills, 4 * points)
     killer.until_finished()
-    checks.assert_exactly(arena, study, points)
-    checks.assert_nothing_running(arena, study)
-    checks.assert_no_duplicates(arena, study)
-    checks.assert_attempts_recorded(arena, study)
-    checks.assert_gapless_curves(arena, study, 4)
+    checks.assert_whole(arena, study, points, 4)
     distinct = checks.distinct_points(arena, study)
     assert distinct == points
     figures.update(
@@ -165,11 +153,7 @@ def test_random_kills_of_a_real_training(arena: Arena, form: Form, figures: Figu
     killer.start(workers)
     killer.kill(kills, 8 * trials)
     killer.until_finished()
-    checks.assert_exactly(arena, study, trials)
-    checks.assert_nothing_running(arena, study)
-    checks.assert_no_duplicates(arena, study)
-    checks.assert_attempts_recorded(arena, study)
-    checks.assert_gapless_curves(arena, study, 8)
+    checks.assert_whole(arena, study, trials, 8)
     checks.assert_equal(arena, study, undisturbed)
     again = repeated(arena, study)
     # An epoch may be trained while the pointer to a checkpoint is on its way.

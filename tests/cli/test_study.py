@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 
 from tests.cli.site import Cli, Done, Site
-from tests.storage.rows import claim_beside, claim_one
+from tests.storage.rows import claim_beside, claim_one, write_point
 from tuner.states import Outcome, StudyState
 from tuner.storage import claims, workers
 from tuner.storage.claims import Claim, Ending, Progress
@@ -36,7 +36,7 @@ def claim(db: Database, study: int) -> Claim:
     assert isinstance(held, Claim)
     spec = get_study(db, "tiny").spec
     point = {"layers": 1, "units": 8, "learning_rate": 0.01}
-    assert claims.write_point(db, held.held, spec.space, point, {})
+    assert write_point(db, held.held, spec.space, point)
     return held
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID, uuid4
 
+from tuner.spec.space import Point, Space
 from tuner.storage import claims, workers
 from tuner.storage.claims import Claim, Held, Nothing
 from tuner.storage.connection import Database
@@ -60,3 +62,8 @@ def claim_beside(
         largest_stack=largest_stack,
     )
     return () if isinstance(found, Nothing) else found
+
+
+def write_point(db: Database, held: Held, space: Space, point: Point, history: Mapping[str, Any] | None = None) -> bool:
+    """Of one trial; whether it is still held."""
+    return held in claims.write_points(db, space, {held: (point, history or {})})

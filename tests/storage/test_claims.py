@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from tests.storage.rows import claim_one, make_study, make_worker
+from tests.storage.rows import claim_one, make_study, make_worker, write_point
 from tuner.spec.space import FloatRange, Parameter, Space
 from tuner.states import Outcome, StudyState
 from tuner.storage import claims, workers
@@ -164,7 +164,7 @@ class TestAttempts:
     def test_a_trial_given_back_is_next_from_its_checkpoint(self, db: Database, worker: UUID) -> None:
         study = make_study(db, trials=3)
         first = take(db, study, worker)
-        claims.write_point(db, first.held, SPACE, {"learning_rate": 0.25}, {})
+        write_point(db, first.held, SPACE, {"learning_rate": 0.25})
         claims.report(db, first.held, Progress(curve={1: 0.5}, checkpoint="1/1.ckpt"))
         assert claims.give_back(db, first.held)
         assert state_of(db, first) == "WAITING"
@@ -304,7 +304,7 @@ class TestFencing:
     def test_nothing_it_writes_is_accepted(self, db: Database, zombie: Claim) -> None:
         held = zombie.held
         assert not claims.report(db, held, Progress(curve={1: 0.1, 2: 0.9}, checkpoint="x", attributes={"a": 1}))
-        assert not claims.write_point(db, held, SPACE, {"learning_rate": 0.5}, {})
+        assert not write_point(db, held, SPACE, {"learning_rate": 0.5})
         assert not claims.tell(db, held, Ending(outcome=Outcome.COMPLETE, value=0.9), Progress(curve={2: 0.9}))
         assert not claims.give_back(db, held, death=Outcome.CRASHED)
         assert curve_of(db, zombie) == {1: 0.5}
@@ -390,7 +390,7 @@ def test_a_claim_is_one_round_trip_and_so_is_every_write(db: Database, worker: U
 
     db.execute = counted  # type: ignore[method-assign]
     claim = take(db, study, worker)
-    claims.write_point(db, claim.held, SPACE, {"learning_rate": 0.25}, {})
+    write_point(db, claim.held, SPACE, {"learning_rate": 0.25})
     claims.report(db, claim.held, Progress(curve={1: 0.5}))
     claims.tell(db, claim.held, Ending(outcome=Outcome.COMPLETE, value=1.0))
     assert len(sent) == 4
@@ -412,7 +412,7 @@ def test_optuna_reads_what_was_written(db: Database, database_url: str, worker: 
 
     study_id = make_study(db, trials=2)
     good, bad = take(db, study_id, worker), take(db, study_id, worker)
-    claims.write_point(db, good.held, SPACE, {"learning_rate": 0.25}, {"finished": 0, "running": []})
+    write_point(db, good.held, SPACE, {"learning_rate": 0.25}, {"finished": 0, "running": []})
     claims.tell(
         db,
         good.held,

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import optuna
 import pytest
 
-from tests.storage.rows import claim_one
+from tests.storage.rows import claim_one, write_point
 from tuner.errors import InvalidInput, NotFound, StudyChanged
 from tuner.spec.search import BudgetConfig
 from tuner.spec.study import StudySpec, read_spec
@@ -254,7 +254,7 @@ class TestRetrying:
         study, _ = launch_study(db, make_spec(budget="{trials: 3}"), VERSIONS)
         space, point = study.spec.space, {"units": 8, "learning_rate": 0.01}
         failed = start(db, study.study_id, worker)
-        claims.write_point(db, failed.held, space, point, {})
+        write_point(db, failed.held, space, point)
         claims.tell(db, failed.held, Ending(outcome=Outcome.CRASHED, reason="a bug"), Progress(curve={1: 0.5}))
         finish(db, study.study_id, worker, 0.7)
         finish(db, study.study_id, worker, None, Outcome.DIVERGED)

@@ -81,14 +81,17 @@ def test_a_worker_is_all_that_descends_from_it() -> None:
 
 
 def test_the_family_is_every_descendant() -> None:
-    child = subprocess.Popen(["sh", "-c", "sleep 60 & wait"], start_new_session=True)
+    program = ["sh", "-c", "sleep 60 & echo started; wait"]
+    child = subprocess.Popen(program, start_new_session=True, stdout=subprocess.PIPE)
+    assert child.stdout is not None
     try:
+        child.stdout.readline()  # the shell's own child is there
         found = family(os.getpid())
         assert {os.getpid(), child.pid} <= found
         assert found == {os.getpid(), *(process.pid for process in psutil.Process().children(recursive=True))}
     finally:
         os.killpg(child.pid, 9)
-        child.wait()
+        child.communicate()
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")

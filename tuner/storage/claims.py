@@ -183,13 +183,8 @@ def adopt(db: Database, held: Held) -> None:
     db.execute(sql.ADOPT, **_fence(held))
 
 
-def write_point(db: Database, held: Held, space: Space, point: Point, history: Mapping[str, Any]) -> bool:
-    """Stores a trial's point, and what its sampler looked at; False where the trial is no longer held."""
-    return held in write_points(db, space, {held: (point, history)})
-
-
 def write_points(db: Database, space: Space, points: Mapping[Held, tuple[Point, Mapping[str, Any]]]) -> Set[Held]:
-    """As `write_point` does, for all trials of a claim in one message; returns those that are still held."""
+    """Stores the points of a claim's trials, and what their sampler looked at; returns those that are still held."""
     if not points:
         return frozenset()
     kinds = {parameter.name: distribution(parameter) for parameter in space.parameters}

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from tuner.spec.config import TrainingConfig
 
 Parameters = Iterable[nn.Parameter]
+Build = Callable[[Parameters, TrainingConfig, torch.device], Optimizer]
 Kind = TypeVar("Kind", bound=Optimizer)
 FUSED = ("cpu", "cuda")  # kinds of device on which torch updates all of a model's parameters in one call
 
@@ -37,24 +38,17 @@ def _sgd(parameters: Parameters, config: TrainingConfig, device: torch.device) -
     )
 
 
-def _adam(parameters: Parameters, config: TrainingConfig, device: torch.device) -> Optimizer:
-    return Adam(
-        parameters,
-        config.learning_rate,
-        weight_decay=config.weight_decay,
-        fused=device.type in FUSED,
-        capturable=device.type == "cuda",
-    )
+def _adaptive(kind: Callable[..., Optimizer]) -> Build:
+    def build(parameters: Parameters, config: TrainingConfig, device: torch.device) -> Optimizer:
+        return kind(
+            parameters,
+            config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=device.type in FUSED,
+            capturable=device.type == "cuda",
+        )
 
-
-def _adamw(parameters: Parameters, config: TrainingConfig, device: torch.device) -> Optimizer:
-    return AdamW(
-        parameters,
-        config.learning_rate,
-        weight_decay=config.weight_decay,
-        fused=device.type in FUSED,
-        capturable=device.type == "cuda",
-    )
+    return build
 
 
 def _rmsprop(parameters: Parameters, config: TrainingConfig, device: torch.device) -> Optimizer:
@@ -68,10 +62,10 @@ def _rmsprop(parameters: Parameters, config: TrainingConfig, device: torch.devic
     )
 
 
-OPTIMIZERS: dict[str, Callable[[Parameters, TrainingConfig, torch.device], Optimizer]] = {
+OPTIMIZERS: dict[str, Build] = {
     "sgd": _sgd,
-    "adam": _adam,
-    "adamw": _adamw,
+    "adam": _adaptive(Adam),
+    "adamw": _adaptive(AdamW),
     "rmsprop": _rmsprop,
 }
 
