@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -253,12 +254,13 @@ def test_a_launch_that_fails_leaves_no_worker_behind(
 ) -> None:
     """It has started them before it knew."""
     cli("launch", spec_file, "--workers", 0)
-    if not database:
-        here.environment["TUNER_DATABASE_URL"] = "postgresql://127.0.0.1:9/nowhere"
-    launch = here.start(command, spec_file, "--set", "training.epochs=9")
-    family = wait_for(lambda: launch.poll() is not None or psutil.Process(launch.pid).children(recursive=True))
-    assert launch.poll() is None, "it ended before it had a worker"
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # a server that says nothing until it goes away
+        if not database:
+            here.environment["TUNER_DATABASE_URL"] = f"postgresql://127.0.0.1:{silent.getsockname()[1]}/nowhere"
+        launch = here.start(command, spec_file, "--set", "training.epochs=9")
+        family = wait_for(lambda: launch.poll() is not None or psutil.Process(launch.pid).children(recursive=True))
     _, err = launch.communicate(timeout=60)
+    assert family is not True, f"it ended before it had a worker: {err}"
     assert launch.returncode == code, err
     assert all(line.startswith("tuner: ") for line in err.splitlines())
     assert psutil.wait_procs(family, timeout=5)[1] == []

@@ -181,7 +181,7 @@ def _train(context: Context, workers: LocalWorkers, db: Database, specs: Sequenc
         return
     with progress:
         workers.serve([spec.name for spec in specs], db.address.url)
-        attend(workers, progress.follow(), progress.say)
+        attend(workers, progress.follow(workers.wait), progress.say)
     if paused := progress.too_many_failures():
         raise TooManyFailures(paused)
     if not progress.is_done():

@@ -6,8 +6,7 @@ Imported by `tuner compare` when it runs, never at the start of `tuner`.
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -66,10 +65,10 @@ class Progress:
         paused = (f"study {study.name} was paused: {study.reason}" for study in self._look() if study.reason)
         return next(paused, None)
 
-    def follow(self) -> Iterator[None]:
+    def follow(self, pause: Callable[[float], object]) -> Iterator[None]:
         """Looks once a second, and shows what it sees, until all studies have ended or failures have paused one.
 
-        Waits for a lost database.
+        Waits for a lost database. `pause` waits so many seconds, or less where there may be something to see.
         """
         is_lost = False
         while True:
@@ -85,7 +84,7 @@ class Progress:
                 if all(study.state.ended for study in studies) or any(study.reason for study in studies):
                     return
             yield
-            time.sleep(LOOK_SECONDS)
+            pause(LOOK_SECONDS)
 
     def say(self, message: str) -> None:
         """A line of its own, above the bar."""

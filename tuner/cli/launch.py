@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,7 +98,7 @@ def _attend(context: Context, workers: LocalWorkers, reader: SnapshotReader, for
     stream = sys.stdout if format == "table" else sys.stderr
     try:
         with View() if context.quiet else open_view(stream, old_trials=False) as view:
-            attend(workers, _shown(reader, view), view.say)
+            attend(workers, _shown(reader, view, workers.wait), view.say)
     except click.Abort:
         context.note(f"what ran was given back; go on with: {again}")
         raise
@@ -110,8 +110,8 @@ def _attend(context: Context, workers: LocalWorkers, reader: SnapshotReader, for
         raise workers.failure()
 
 
-def _shown(reader: SnapshotReader, view: View) -> Iterator[None]:
-    for snapshot in reader.follow():
+def _shown(reader: SnapshotReader, view: View, pause: Callable[[float], object]) -> Iterator[None]:
+    for snapshot in reader.follow(pause):
         view.show(replace(snapshot, awaited="the worker is starting"))
         if snapshot.reason:  # too many trials failed: it is for a person to go on
             return

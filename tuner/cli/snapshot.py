@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -184,12 +184,15 @@ class SnapshotReader:
         epochs, seconds = self._reported.get(trial.number, (None, 0.0))
         return (trial.epochs, seconds if epochs == trial.epochs else trial.seconds)
 
-    def follow(self) -> Iterator[Snapshot]:
-        """Looks twice a second until the study has ended; while the database is away, gives the last look again."""
+    def follow(self, pause: Callable[[float], object] = time.sleep) -> Iterator[Snapshot]:
+        """Looks twice a second until the study has ended; while the database is away, gives the last look again.
+
+        `pause` waits so many seconds, or less where there may be something to see.
+        """
         seen = self.look()
         yield seen
         while not seen.state.ended:
-            time.sleep(REFRESH_SECONDS)
+            pause(REFRESH_SECONDS)
             try:
                 seen = self.look()
             except DatabaseLost as error:
