@@ -28,46 +28,46 @@ WHERE study_name = %(study)s LIMIT 1"""
 
 
 class Home:
-    """A TUNER_HOME that holds nothing but prepared data."""
+    """A TUNER_HOME, and the server in it."""
 
     def __init__(self, folder: Path) -> None:
-        self._server = EmbeddedServer(folder / "postgres")
+        self.folder = folder
+        self.server = EmbeddedServer(folder / "postgres")
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("TUNER_")}
         self._environment["TUNER_HOME"] = str(folder)
+
+    def start(
+        self, file: Path, sets: Sequence[str], *, name: str, options: Sequence[str] = ()
+    ) -> subprocess.Popen[str]:
+        words = [word for override in sets for word in ("--set", override)]
+        command = [sys.executable, "-m", "tuner", "launch", str(file), "--name", name, *words, *options]
+        return start([*command, "--format", "json"], self._environment)
 
     def launch(self, file: Path, sets: Sequence[str], *, name: str, options: Sequence[str] = ()) -> float:
         """Seconds of the whole command."""
         began = time.perf_counter()
-        output(self._started(file, sets, name, options))
+        output(self.start(file, sets, name=name, options=options))
         return time.perf_counter() - began
 
     def first_epoch(self, file: Path, sets: Sequence[str], *, name: str, options: Sequence[str] = ()) -> float:
         """Seconds from the command to its first epoch in the database; the command is waited for."""
         began = time.perf_counter()
-        process = self._started(file, sets, name, options)
+        process = self.start(file, sets, name=name, options=options)
         with ExitStack() as stack:
             db = None
             while not (db and reported(db, name)):
                 if process.poll() is not None:
                     raise SystemExit(f"{name}: it ended before an epoch was seen\n{output(process)}")
                 time.sleep(POLL_SECONDS)
-                if db is None and (url := self._server.status().url):
+                if db is None and (url := self.server.status().url):
                     db = stack.enter_context(Database(url))
         seconds = time.perf_counter() - began
         output(process)
         return seconds
 
     def trials(self, study: str) -> list[TrialRecord]:
-        with Database(self._server.status().url or "") as db:
+        with Database(self.server.status().url or "") as db:
             return list_trials(db, get_study(db, study))
-
-    def stop(self) -> None:
-        self._server.stop()
-
-    def _started(self, file: Path, sets: Sequence[str], name: str, options: Sequence[str]) -> subprocess.Popen[str]:
-        words = [word for override in sets for word in ("--set", override)]
-        command = [sys.executable, "-m", "tuner", "-q", "launch", str(file), "--name", name, *words, *options]
-        return start([*command, "--format", "json"], self._environment)
 
 
 def reported(db: Database, study: str) -> bool:
@@ -78,13 +78,15 @@ def reported(db: Database, study: str) -> bool:
 
 
 @contextmanager
-def fresh_home() -> Iterator[Home]:
+def fresh_home(*, with_data: bool = True) -> Iterator[Home]:
+    """Without a database; with the data sets that were prepared before."""
     with tempfile.TemporaryDirectory(prefix="tuner-benchmark-") as folder:
         path = Path(folder)
         path.chmod(0o711)  # root's PostgreSQL runs as another user
-        (path / "data").symlink_to(read_settings().cache)
+        if with_data:
+            (path / "data").symlink_to(read_settings().cache)
         home = Home(path)
         try:
             yield home
         finally:
-            home.stop()
+            home.server.stop()

@@ -23,26 +23,25 @@ import re
 import signal
 import statistics
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+from launching import Home, fresh_home
+from processes import output
 from side_by_side import listed, machine
 
 from tuner.errors import DatabaseError
 from tuner.storage.connection import Database
-from tuner.storage.server import EmbeddedServer
 
 SPACES = Path(__file__).parent.parent / "search_spaces"
 DIGITS, SPIRAL = SPACES / "digits_cnn.yaml", SPACES / "spiral_mlp.yaml"
 SINGLE = "training.engine=single"  # in a stack, whose time an epoch takes cannot be said
+CPU = ("--device", "cpu")
 PARTS = ("start", "study", "memory")
 POLL_SECONDS = 0.005
 FIRST_MARK, LAST_MARK = 50, 500  # trials after which memory is looked at
@@ -72,54 +71,9 @@ SELECT extract(epoch FROM (SELECT min(created_at) FROM tuner.study))::float AS s
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Home:
-    """A TUNER_HOME of its own, and the server in it."""
-
-    folder: Path
-
-    @property
-    def server(self) -> EmbeddedServer:
-        return EmbeddedServer(self.folder / "postgres")
-
-    def tuner(self, *arguments: str) -> subprocess.Popen[bytes]:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("TUNER_")}
-        return subprocess.Popen(
-            [sys.executable, "-m", "tuner", *arguments],
-            env={**environment, "TUNER_HOME": str(self.folder)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-
-    def launch(self, spec: Path, *overrides: str) -> subprocess.Popen[bytes]:
-        sets = (word for override in overrides for word in ("--set", override))
-        return self.tuner("launch", str(spec), *sets, "--device", "cpu")
-
-    def forget_studies(self) -> None:
-        with Database(self.server.start()) as db:
-            db.execute("TRUNCATE public.studies, tuner.worker CASCADE")
-
-    def logs(self, pattern: str) -> str:
-        return "".join(file.read_text() for file in (self.folder / "artifacts").glob(pattern))
-
-
-@contextlib.contextmanager
-def new_home() -> Iterator[Home]:
-    with tempfile.TemporaryDirectory(prefix="tuner-benchmark-") as folder:
-        Path(folder).chmod(0o711)  # root's PostgreSQL runs as another user
-        home = Home(folder=Path(folder))
-        try:
-            yield home
-        finally:
-            home.server.stop()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--parts", nargs="+", choices=["start", "study", "memory"], default=["start", "study", "memory"]
-    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=5, help="starts of each kind")
     parser.add_argument("--trials", type=int, default=40, help="of the part study")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
@@ -130,9 +84,10 @@ def main() -> None:
     if "start" in options.parts:
         results["start"] = {"cold": [], "warm": []}
         for _ in range(options.rounds):
-            with new_home() as home:
+            with fresh_home(with_data=False) as home:
                 results["start"]["cold"].append(start(home))
-                home.forget_studies()
+                with Database(home.server.start()) as db:
+                    db.execute("TRUNCATE public.studies, tuner.worker CASCADE")
                 results["start"]["warm"].append(start(home))
     if "study" in options.parts:
         results["study"] = {method: study(method, options.trials) for method in ("random", "tpe")}
@@ -148,7 +103,7 @@ def start(home: Home) -> dict[str, float]:
     """Step -> seconds after the command at which it happened; those that did not happen are left out."""
     warm = home.server.status().running
     began = time.time()
-    launch = home.launch(DIGITS, "search.method=random")
+    launch = home.start(DIGITS, ["search.method=random"], name="digits", options=CPU)
     seen: dict[str, float] = {}
     with Database(home.server.start() if warm else _first_answer(home, launch, seen)) as db:
         while not _reported(db):
@@ -159,11 +114,11 @@ def start(home: Home) -> dict[str, float]:
         (row,) = db.execute(TIMES)
     seen |= {STUDY: row.study, REGISTERED: row.worker, CLAIMED: row.claim}
     launch.send_signal(signal.SIGINT)
-    launch.wait()
+    launch.communicate()
     return {step: round(seen[step] - began, 3) for step in STEPS if step in seen}
 
 
-def _first_answer(home: Home, launch: subprocess.Popen[bytes], seen: dict[str, float]) -> str:
+def _first_answer(home: Home, launch: subprocess.Popen[str], seen: dict[str, float]) -> str:
     """The URL of the server that the launch makes."""
     while (url := home.server.status().url) is None:
         _check(launch)
@@ -196,35 +151,41 @@ def _processes(launch: int, began: float) -> dict[str, float]:
     }
 
 
-def _check(launch: subprocess.Popen[bytes]) -> None:
+def _check(launch: subprocess.Popen[str]) -> None:
     if launch.poll() is not None:
-        raise SystemExit(f"tuner launch ended with code {launch.returncode}")
+        raise SystemExit(f"tuner launch ended too early\n{output(launch)}")
 
 
 # --- study -----------------------------------------------------------------------------------------------------------
 
 
 def study(method: str, trials: int) -> dict[str, float]:
-    with new_home() as home:
+    sets = [f"search.method={method}", f"budget={{trials: {trials}}}", SINGLE]
+    with fresh_home(with_data=False) as home:
         began = time.time()
-        launch = home.launch(DIGITS, f"search.method={method}", f"budget={{trials: {trials}}}", SINGLE)
-        if launch.wait():
-            raise SystemExit(f"tuner launch ended with code {launch.returncode}")
-        whole = time.time() - began
+        launch = home.start(DIGITS, sets, name="digits", options=CPU)
+        output(launch)
+        ended = time.time()
+        whole = ended - began
         with Database(home.server.start()) as db:
             (times,) = db.execute(TIMES)
             (worker,) = db.execute("SELECT slots FROM tuner.worker")
-        epochs = re.findall(r"  epoch \d+  .* (\S+) s$", home.logs("*/*/*.log"), re.MULTILINE)
+        epochs = re.findall(r"  epoch \d+  .* (\S+) s$", logs(home, "*/*/*.log"), re.MULTILINE)
         trained = sum(map(float, epochs)) / worker.slots
-        waits = slot_waits(home.logs("workers/*.log"))
+        waits = slot_waits(logs(home, "workers/*.log"))
     return {
         "seconds": round(whole, 2),
         "of these before the first trial": round(times.claim - began, 2),
+        "of these after the last trial": round(ended - times.last, 2),
         "not training, of the whole": round(1 - trained / whole, 4),
         "not training, from the first trial to the last": round(1 - trained / (times.last - times.claim), 4),
         "a slot waits, median ms": round(1000 * statistics.median(waits), 1),
         "a slot waits, 95 % ms": round(1000 * statistics.quantiles(waits, n=20)[-1], 1),
     }
+
+
+def logs(home: Home, pattern: str) -> str:
+    return "".join(file.read_text() for file in (home.folder / "artifacts").glob(pattern))
 
 
 def slot_waits(log: str) -> list[float]:
@@ -255,9 +216,10 @@ def memory() -> dict[str, dict[str, Any]]:
     more slowly, as it writes to the pages that it was forked with.
     """
     measured: dict[str, dict[str, Any]] = {}
-    with new_home() as home:
+    with fresh_home(with_data=False) as home:
         budget = f"budget={{trials: {LAST_MARK + 20}}}"
-        launch = home.launch(SPIRAL, "search.method=random", "training.epochs=3", budget, SINGLE)
+        sets = ["search.method=random", "training.epochs=3", budget, SINGLE]
+        launch = home.start(SPIRAL, sets, name="spiral", options=CPU)
         ended = 0
         with Database(_first_answer(home, launch, {})) as db:
             for mark in (FIRST_MARK, LAST_MARK):
@@ -271,7 +233,7 @@ def memory() -> dict[str, dict[str, Any]]:
                     sizes = measured.setdefault(name, {})
                     sizes[f"{mark} trials"] = round(seen.rss / 2**20, 1)
                     sizes[f"{mark} trials, its own"] = round(seen.uss / 2**20, 1)
-        launch.wait()
+        output(launch)
     for sizes in measured.values():
         sizes["growth"] = f"{sizes[f'{LAST_MARK} trials'] / sizes[f'{FIRST_MARK} trials'] - 1:.1%}"
     return measured
