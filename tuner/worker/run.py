@@ -24,6 +24,7 @@ from tuner.worker.children import TRAINING, Child, prepare_fork_server
 from tuner.worker.events import Terminate
 from tuner.worker.lifetime import Ended, Lifetime
 from tuner.worker.loop import EventLoop
+from tuner.worker.pool import Pool
 from tuner.worker.storage_thread import StorageThread
 from tuner.worker.supervisor import Supervisor
 from tuner.worker.sweeper import Sweeper
@@ -85,19 +86,15 @@ def run_worker(database_url: str, settings: Settings, studies: Sequence[str], op
         sweeper.start()
         storage = make_storage(sweep=sweeper.post, answer=loop.answer)
     storage.start()
-    slots = min(options.slots, options.count or options.slots)
-    supervisor = Supervisor(
-        storage,
-        loop,
-        slots=slots,
-        children=options.children or slots,
+    pool = Pool(
+        lambda index: Child(options.training, options.device, index, options.hang_seconds),
+        store.root,
+        slots=min(options.slots, options.count or options.slots),
+        children=options.children,
         growing=options.growing and options.count is None,
-        artifacts=store.root,
-        start_child=lambda index: Child(options.training, options.device, index, options.hang_seconds),
-        lifetime=Lifetime(options.count, options.time_limit),
     )
     try:
-        return supervisor.run()
+        return Supervisor(storage, loop, pool, Lifetime(options.count, options.time_limit)).run()
     finally:
         if sweeper is not None:
             sweeper.finish()

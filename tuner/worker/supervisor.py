@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 from tuner.errors import ArtifactError, DataError, TunerError, WorkersFailed
 from tuner.spec.stacking import Engine
@@ -19,7 +17,6 @@ from tuner.states import Outcome, StudyState
 from tuner.storage.claims import Held
 from tuner.storage.statement_parts import CANCELLED_REASON
 from tuner.worker.artifact_thread import ArtifactThread
-from tuner.worker.children import Child
 from tuner.worker.events import (
     ChildLost,
     ChildSays,
@@ -36,53 +33,34 @@ from tuner.worker.events import (
     Tick,
 )
 from tuner.worker.fitness import Fitness
-from tuner.worker.growth import Growth
 from tuner.worker.lifetime import Ended, Lifetime
 from tuner.worker.loop import EventLoop
 from tuner.worker.messages import EpochsDone, Finished, Measured, Message, Ready, Unable
+from tuner.worker.pool import Pool
 from tuner.worker.requests import ClaimNext, Close, Equip, GiveBack, Report, Settle, Tell
 from tuner.worker.slots import Slot, Trainer, Work
 from tuner.worker.storage_thread import StorageThread
 from tuner.worker.timing import EXIT_SECONDS, IDLE_SECONDS, SUSPENDED_SECONDS
-from tuner.worker.usage import gpu_memory_share
 
 log = logging.getLogger("tuner.worker")
 
 # What a child may say that is no fault of its trial.
 _MACHINE_FAULTS: dict[str, type[TunerError]] = {"ArtifactError": ArtifactError, "DataError": DataError}
 
-StartChild = Callable[[int], Child]  # the nth of the worker
-
 
 class Supervisor:
     def __init__(
-        self,
-        storage: StorageThread | ArtifactThread,
-        loop: EventLoop,
-        *,
-        slots: int,
-        children: int,
-        growing: bool,
-        artifacts: Path,
-        start_child: StartChild,
-        lifetime: Lifetime,
+        self, storage: StorageThread | ArtifactThread, loop: EventLoop, pool: Pool, lifetime: Lifetime
     ) -> None:
-        """`children`: processes among which the slots are divided; `growing`: each gets more of them if it pays."""
         self._storage = storage
         self._loop = loop
-        self._artifacts = artifacts
-        self._start_child = start_child
+        self._pool = pool
         self._fitness = Fitness()
         self._life = lifetime
         self._ticked_at = time.monotonic()
         self._devices: dict[int, str] = {}  # trainer -> where it trains
         self._ask_at = 0.0  # clock: when idle slots ask again
         self._nothing_left = False
-        self._slot_count = slots
-        self._child_count = min(children, slots)
-        self._growing = growing
-        self._trainers: list[Trainer] = []
-        self._slots: list[Slot] = []
 
     def run(self) -> Ended:
         """Works until nothing is left to do or it is told to stop.
@@ -90,14 +68,9 @@ class Supervisor:
         Raises the error that made it impossible to go on, after what ran was given back.
         """
         try:
-            for index in range(self._child_count):
-                child = self._start_child(index)
-                growth = Growth() if self._growing else None
-                self._trainers.append(Trainer(index=index, child=child, artifacts=self._artifacts, growth=growth))
-            for index in range(self._slot_count):
-                self._open_slot(self._trainers[index % self._child_count])
-            self._ticked_at = time.monotonic()  # the first child waited for torch to be imported
-            for event in self._loop.events(lambda: [(trainer.index, trainer.child) for trainer in self._trainers]):
+            self._pool.start()
+            self._ticked_at = time.monotonic()  # that took its time
+            for event in self._loop.events(self._pool.children):
                 self._handle(event)
                 if self._life.draining:
                     self._release_all()
@@ -110,21 +83,21 @@ class Supervisor:
     def _handle(self, event: Event) -> None:
         match event:
             case ChildSays(trainer=index, message=message):
-                self._hear(self._trainers[index], message)
+                self._hear(self._pool.trainers[index], message)
             case ChildLost(trainer=index, reason=reason):
-                self._mourn(self._trainers[index], f"its process {reason}", Outcome.CRASHED)
+                self._mourn(self._pool.trainers[index], f"its process {reason}", Outcome.CRASHED)
             case Claimed(slot=index):
-                self._begin(self._slots[index], event)
+                self._begin(self._pool.slots[index], event)
             case NothingToJoin(slot=index):
-                self._answered(self._slots[index])
+                self._answered(self._pool.slots[index])
             case NothingToClaim(slot=index, ended=ended):
-                self._slots[index].asked = 0
+                self._pool.slots[index].asked = 0
                 self._ask_at = time.monotonic() + IDLE_SECONDS
                 self._nothing_left = ended
             case EngineUnknown(slot=index):
-                self._slots[index].asked = 0
+                self._pool.slots[index].asked = 0
                 if not self._life.draining:
-                    self._slots[index].trainer.begin(self._slots[index], event)
+                    self._pool.slots[index].trainer.begin(self._pool.slots[index], event)
             case Pruned(held=held, epoch=epoch):
                 log.info("trial %d pruned after epoch %d", held.number, epoch)
                 self._abandon(held)
@@ -144,7 +117,7 @@ class Supervisor:
 
     def _ask(self, slot: Slot) -> None:
         """For trials, in an empty slot; for others of the same shape beside those that go on."""
-        most = self._life.most(sum(other.asked for other in self._slots))
+        most = self._life.most(sum(other.asked for other in self._pool.slots))
         slot.ask_again = bool(slot.asked)
         if slot.may_ask and most > 0:
             slot.asked = most
@@ -152,8 +125,8 @@ class Supervisor:
 
     def _ask_for_one(self) -> None:
         """One idle slot asks for all: where it gets a trial, the next asks."""
-        if not any(slot.asked for slot in self._slots):
-            for slot in self._slots:
+        if not any(slot.asked for slot in self._pool.slots):
+            for slot in self._pool.slots:
                 if slot.may_ask and not slot.works:
                     self._ask(slot)
                     return
@@ -224,7 +197,7 @@ class Supervisor:
                     log.info("trial %d %s%s", work.held.number, outcome, f": {reason}" if reason else "")
                     self._storage.post(Tell(held=work.held, outcome=outcome, reason=reason, attributes=attributes))
                 if outcome in (Outcome.CRASHED, Outcome.OUT_OF_MEMORY):
-                    self._replace(slot.trainer)  # its memory, or its CUDA context, is not to be trusted
+                    self._pool.replace(slot.trainer)  # its memory, or its CUDA context, is not to be trusted
                 self._free(slot, work)
             case Unable(error=error, reason=reason):
                 if not work.over:
@@ -253,17 +226,14 @@ class Supervisor:
                 self._storage.post(Settle(study_id=slot.measuring, engine=engine))
                 slot.measuring = None
 
-    def _works(self) -> list[tuple[Slot, Work]]:
-        return [(slot, work) for slot in self._slots for work in slot.works]
-
     def _abandon(self, held: Held) -> None:
-        for slot, work in self._works():
+        for slot, work in self._pool.works:
             if work.held == held:
                 slot.abandon(work)
 
     def _obey(self, states: Mapping[int, StudyState | None]) -> None:
         """What was decided about the studies elsewhere."""
-        for slot, work in self._works():
+        for slot, work in self._pool.works:
             if work.over:
                 continue
             match states.get(work.held.study_id, StudyState.RUNNING):
@@ -279,10 +249,6 @@ class Supervisor:
 
     # --- children ---------------------------------------------------------------------------------------------------
 
-    def _replace(self, trainer: Trainer) -> None:
-        trainer.child.kill()
-        trainer.up, trainer.child = False, self._start_child(trainer.index)
-
     def _mourn(self, trainer: Trainer, reason: str, death: Outcome) -> None:
         """A child is gone, or hangs: another takes its place, and its trials go on from their last checkpoints.
 
@@ -293,7 +259,7 @@ class Supervisor:
         if not trainer.up and (unfit := self._fitness.child_died_early(reason)) is not None:
             self._life.fail(unfit)
         self._settle(trainer, None)
-        self._replace(trainer)
+        self._pool.replace(trainer)
         trials = len(trainer.works)
         is_trial_lost = any(not work.over for _, work in trainer.works)
         for slot in trainer.slots:
@@ -320,7 +286,7 @@ class Supervisor:
             slot.abandon(work)  # it may be one that had not begun
         slot.works.clear()
         if not slot.trainer.at_work:
-            self._replace(slot.trainer)  # its memory is not to be trusted
+            self._pool.replace(slot.trainer)  # its memory is not to be trusted
         self._go_on(slot.trainer)
 
     def _give_to_smaller(self, work: Work, stack: int, why: str) -> None:
@@ -333,44 +299,25 @@ class Supervisor:
         now = time.monotonic()
         if now - self._ticked_at > SUSPENDED_SECONDS:
             log.warning("this machine, or this worker, stood still for %.0f s", now - self._ticked_at)
-            for trainer in self._trainers:
+            for trainer in self._pool.trainers:
                 trainer.child.spare()
         self._ticked_at = now
         if now >= self._ask_at:
             self._ask_for_one()
-        for trainer in self._trainers:
+        for trainer in self._pool.trainers:
             silent = trainer.child.hung_for()
             if silent is not None:
                 self._mourn(trainer, f"made no step for {silent:.0f} s", Outcome.TIMED_OUT)
-            self._grow(trainer, now)
-        for slot in self._slots:
+            for slot in self._pool.grow(trainer, now):
+                self._ask(slot)
+        for slot in self._pool.slots:
             slot.hurry(now)
         self._life.tick(now)
 
-    def _open_slot(self, trainer: Trainer) -> Slot:
-        slot = Slot(index=len(self._slots), trainer=trainer)
-        self._slots.append(slot)
-        trainer.slots.append(slot)
-        return slot
-
-    def _grow(self, trainer: Trainer, now: float) -> None:
-        if trainer.growth is None:
-            return
-        at_work = all(slot.works for slot in trainer.slots if not slot.retired)
-        in_use = partial(gpu_memory_share, trainer.index)
-        wanted = trainer.growth.look(now, trainer.child.steps, at_work=at_work, memory_share=in_use)
-        while len(trainer.slots) < wanted:
-            log.info("slot %d is opened", len(self._slots))
-            self._ask(self._open_slot(trainer))
-        for slot in trainer.slots[wanted:]:
-            if not slot.retired:
-                log.info("slot %d is closed: it made the others slower", slot.index)
-            slot.retired = True
-
     def _release_all(self) -> None:
-        for slot, work in self._works():
+        for slot, work in self._pool.works:
             slot.release(work, self._life.why)
-        for trainer in self._trainers:
+        for trainer in self._pool.trainers:
             waiting = [order for _, order in trainer.waiting if isinstance(order, Claimed)]
             trainer.waiting.clear()
             for held in (trial.claim.held for claimed in waiting for trial in claimed.trials):
@@ -379,14 +326,13 @@ class Supervisor:
     def _finished(self) -> bool:
         if self._life.at_once:
             return True
-        if any(slot.busy for slot in self._slots):
+        if any(slot.busy for slot in self._pool.slots):
             return False
         return self._life.done or self._nothing_left
 
     def _close(self) -> None:
         """Ends the children, then gives back whatever they trained: from the last checkpoint, without a death."""
-        for trainer in self._trainers:
-            trainer.child.kill()
+        self._pool.kill()
         failure = self._life.failure
         self._storage.post(Close(reason=None if failure is None else str(failure)))
         self._storage.join(EXIT_SECONDS + self._life.grace())  # for checkpoints that are being uploaded
