@@ -75,5 +75,9 @@ def together(processes: int, work: Callable[..., Answer], *arguments: Any) -> li
     return [answers.get() for _ in workers]
 
 
-def _answer(answers: Any, work: Callable[..., Answer], *arguments: Any) -> None:
-    answers.put(work(*arguments))
+def _answer(answers: Any, work: Callable[..., Answer], start: Any, *arguments: Any) -> None:
+    try:
+        answers.put(work(start, *arguments))
+    except BaseException:
+        start.abort()  # or the others would wait for it
+        raise

@@ -77,6 +77,7 @@ class Stub:
     """Trains all its runs at once, epoch by epoch."""
 
     device = "cpu"
+    mixes_studies = False
 
     def __init__(self, device: str, slot: int) -> None:
         self._behaviour = Behaviour.of(os.environ)

@@ -228,6 +228,13 @@ def test_deleted_studies_leave_a_comparison_that_says_so(cli: Cli, spec_file: Pa
     assert "missing" not in done.out
 
 
+def test_a_limit_of_failures_does_not_take_the_grid_s_size_from_the_others(cli: Cli, spec_file: Path) -> None:
+    spec_file.write_text(SPIRAL.replace("budget: {trials: 4}", "budget: {failures: 5}"))
+    done = cli("compare", spec_file, "--workers", 0, "--seeds", 1, "--methods", "grid,random")
+    assert done.code == 0, done.err
+    assert "each study has as many trials as the grid has points" in done.err
+
+
 def test_a_comparison_is_deleted_with_its_studies_and_their_files(
     cli: Cli, spec_file: Path, db: Database, tmp_path: Path
 ) -> None:

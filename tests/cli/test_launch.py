@@ -268,6 +268,19 @@ def test_a_launch_that_fails_leaves_no_worker_behind(
     assert list_workers(db, ended=True) == []
 
 
+def test_a_study_that_is_deleted_in_training_leaves_no_files(
+    slow: subprocess.Popen[str], cli: Cli, here: Site, db: Database
+) -> None:
+    folder = here.artifacts / get_study(db, "tiny").folder
+    assert folder.is_dir()
+    assert cli("study", "delete", "tiny", "--yes").code == 0
+    _, err = slow.communicate(timeout=60)
+    assert slow.returncode == 3
+    assert "Traceback" not in err
+    assert not folder.exists()
+    assert list_workers(db) == []
+
+
 def test_a_launch_fails_when_its_workers_are_gone(slow: subprocess.Popen[str], db: Database, here: Site) -> None:
     (worker,) = list_workers(db)
     os.kill(worker.pid, signal.SIGKILL)

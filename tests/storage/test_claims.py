@@ -139,7 +139,7 @@ class TestBudget:
         assert claim_one(db, 12345, worker) == Nothing(state=None)
 
     def test_dead_time_is_not_charged(self, db: Database, worker: UUID) -> None:
-        """A worker that was lost in the night has not trained all night."""
+        """A worker that was lost in the night has not trained all night, nor until its lease of 30 s ran out."""
         study = make_study(db, seconds=3600)
         lost = take(db, study, worker)
         long_since(db)
@@ -150,7 +150,7 @@ class TestBudget:
         again = take(db, study, worker)
         assert again.held.number == lost.held.number
         (row,) = db.execute("SELECT seconds FROM tuner.lease")
-        assert row.seconds == pytest.approx(40)
+        assert row.seconds == pytest.approx(10)
 
 
 class TestAttempts:

@@ -17,6 +17,7 @@ from tuner.spec.config import TrainingConfig, TrialConfig
 from tuner.spec.stacking import shape_of
 from tuner.states import Outcome
 from tuner.training import agreement, checkpoint, data, loop
+from tuner.training import engine as engines
 from tuner.training.course import Member
 from tuner.training.engine import measure
 from tuner.training.evaluation import score
@@ -138,6 +139,21 @@ def test_a_member_that_is_stopped_leaves_the_others_undisturbed(
         assert runs[number].curve == alone[number].curve
 
 
+def test_a_member_that_is_stopped_leaves_no_file_that_nobody_knows(
+    trial_config: Any, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its companions finish the epoch in which it was stopped, and with them it does."""
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    runs = [
+        Run(config=config_of(trial_config, "cnn", number), folder=tmp_path / str(number), number=number)
+        for number in range(2)
+    ]
+    runs[1].stop = lambda: Stop.NOW if runs[1].epochs else Stop.GO_ON
+    train(runs, images, device=CPU, joining=list, progress=NoProgress())
+    for run in runs:
+        assert sorted(run.folder.iterdir()) == sorted(run.checkpoints)
+
+
 def test_other_shapes_wait_for_their_turn(trial_config: Any, images: Path, tmp_path: Path) -> None:
     names = ["cnn", "cnn wide", "cnn", "cnn gelu"]
     order: list[str] = []
@@ -253,8 +269,29 @@ def test_each_optimizer_takes_the_steps_of_torchs(name: str) -> None:
         torch.testing.assert_close(row, single.weight[0].detach(), rtol=1e-6, atol=1e-6)
 
 
+def test_where_the_file_asks_for_stacks_only_their_size_is_measured(
+    trial_config: Any, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slow they are: several trials are to train as one network."""
+    monkeypatch.setattr(engines, "SLOW_STEP", 0.0)
+    monkeypatch.setattr(engines, "LONGEST_STEP", 0.0)
+    asked = [config_of(trial_config, "cnn", number) for number in range(4)]
+    assert asked[0].training.engine == "stacks"
+    engine = measure(asked, images, CPU, NoProgress())
+    assert (engine.name, engine.members) == ("stacks", 2)
+    assert measure(left_open(asked), images, CPU, NoProgress()).name == "single"
+
+
+def left_open(configs: Sequence[TrialConfig]) -> list[TrialConfig]:
+    """The same with `engine: auto`."""
+    return [
+        config.model_copy(update={"training": config.training.model_copy(update={"engine": "auto"})})
+        for config in configs
+    ]
+
+
 def test_the_engine_is_measured(trial_config: Any, points: Path, images: Path) -> None:
     tiny = [config_of(trial_config, "mlp tanh", number) for number in range(7)]
-    engine = measure(tiny, points, CPU, NoProgress())
+    engine = measure(left_open(tiny), points, CPU, NoProgress())
     assert (engine.name, engine.members >= 4) == ("stacks", True)
     assert all(shape_of(config) is not None for config in tiny)

@@ -34,6 +34,7 @@ class Lingering:
     """Ends its trials, and is told of that before it looks for the last time whether others have arrived."""
 
     device = "cpu"
+    mixes_studies = False
 
     def __init__(self, device: str, slot: int) -> None:
         self.sessions = 0
@@ -50,6 +51,10 @@ class Lingering:
 
     def measure(self, configs: Sequence[TrialConfig], progress: Progress) -> Engine:
         return Engine(name="stacks", members=7)
+
+
+class LingeringLanes(Lingering):
+    mixes_studies = True
 
 
 class Supervisor:
@@ -84,11 +89,16 @@ class Supervisor:
 
 
 @pytest.fixture
-def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+def training() -> type[Lingering]:
+    return Lingering
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path, training: type[Lingering]) -> Iterator[Supervisor]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = socket.socketpair()
     ours.settimeout(30)
-    arguments = (theirs, SharedProgress(context), f"{__name__}:Lingering", "cpu", 0)
+    arguments = (theirs, SharedProgress(context), f"{__name__}:{training.__name__}", "cpu", 0)
     process = context.Process(target=main, args=arguments)
     process.start()
     theirs.close()
@@ -117,6 +127,15 @@ def test_trials_of_another_study_wait_until_those_before_have_ended(supervisor: 
     assert supervisor.hear_end(2) == "session 2"
     supervisor.let_go(2)
     assert supervisor.hear_end(3) == "session 2"
+
+
+@pytest.mark.parametrize("training", [LingeringLanes])
+def test_trials_of_another_study_need_not_wait_where_studies_mix(supervisor: Supervisor) -> None:
+    supervisor.begin(study=1, trial=1)
+    assert supervisor.hear_end(1) == "session 1"
+    supervisor.begin(study=2, trial=2)
+    supervisor.let_go(1)
+    assert supervisor.hear_end(2) == "session 1"
 
 
 def test_an_order_to_measure_is_not_lost_where_trials_have_just_ended(supervisor: Supervisor) -> None:

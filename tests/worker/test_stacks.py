@@ -201,6 +201,16 @@ def test_a_comparison_has_one_engine(bench: Bench) -> None:
     assert engines == [Engine(name="stacks", members=8)] * 2
 
 
+def test_one_child_measures_for_a_whole_comparison(bench: Bench) -> None:
+    """Several at once would measure each other's load."""
+    spec = bench.study(ONE_SHAPE, name="as_given", budget__trials="6").spec
+    specs = [spec.with_search(name=f"compared-{seed}", method="random", seed=seed) for seed in range(3)]
+    launch_comparison(bench.db, "compared", {}, specs, {})
+    behaviour = Behaviour(members=8, measure_seconds=2.0)
+    output = finish(bench, [*(spec.name for spec in specs), "--slots", "3"], behaviour=behaviour)
+    assert output.count(", engine: ") == 1
+
+
 def test_each_trial_of_a_stack_has_its_own_log(bench: Bench) -> None:
     study = bench.study(ONE_SHAPE, budget__trials="3")
     finish(bench, ["stacked"], behaviour=Behaviour(members=3))

@@ -120,7 +120,7 @@ def _shared_budget(context: Context, spec_file: SpecFile, methods: Sequence[Meth
         return ()
     points = spec_file.read("search.method=grid").budget.trials
     limits = read_source(spec_file.path, spec_file.overrides).document.get("budget", {})
-    if any(limit is not None for limit in limits.values()):
+    if any(limit is not None for name, limit in limits.items() if name != "failures"):  # which end no study
         return ()
     context.note(f"the file names no budget: each study has as many trials as the grid has points, {points:,}")
     return (f"budget.trials={points}",)

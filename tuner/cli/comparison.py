@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tuner.cli.context import Context, pass_context
-from tuner.cli.deletion import delete_options, is_agreed
+from tuner.cli.deletion import delete_options, end_training, is_agreed
 from tuner.cli.output import Column, emit, emit_one, format_option
 from tuner.errors import ArtifactError
 
@@ -95,6 +95,7 @@ def delete(context: Context, name: str, dry_run: bool, yes: bool) -> None:
         what = f"comparison {name} with {len(members)} studies and {trials} trials"
         if is_agreed(what, dry_run=dry_run, yes=yes):
             files = context.artifacts  # before anything is deleted: it may not open
+            end_training(db, [member.study for member in members])
             for study in delete_comparison(db, name):
                 files.remove_study(study.folder)
             context.note(f"deleted {what}")

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from tuner.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from tuner.storage.connection import Database
+
+LET_GO_SECONDS = 15.0  # live workers let go of a study within a heartbeat; others have nothing more to write
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -33,3 +39,20 @@ def is_agreed(what: str, *, dry_run: bool, yes: bool) -> bool:
             raise InvalidInput(f"nothing was deleted: say --yes to delete {what}")
         click.confirm(f"delete {what}?", abort=True, err=True)
     return True
+
+
+def end_training(db: Database, names: Sequence[str]) -> None:
+    """Cancels what still trains of studies that are to be deleted, and waits: what it wrote later would stay."""
+    from tuner.states import StudyState
+    from tuner.storage.steering import set_state
+    from tuner.storage.studies import get_study, spent
+
+    def open_trials(name: str) -> int:
+        return spent(db, get_study(db, name).study_id).open
+
+    trained = [name for name in names if open_trials(name)]
+    for name in trained:
+        set_state(db, name, StudyState.CANCELLED)
+    deadline = time.monotonic() + LET_GO_SECONDS
+    while any(map(open_trials, trained)) and time.monotonic() < deadline:
+        time.sleep(0.1)

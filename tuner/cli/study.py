@@ -10,7 +10,7 @@ import click
 
 from tuner.cli import evaluate
 from tuner.cli.context import Context, pass_context
-from tuner.cli.deletion import delete_options, is_agreed
+from tuner.cli.deletion import delete_options, end_training, is_agreed
 from tuner.cli.output import Column, emit, emit_one, format_option
 from tuner.cli.output import show as shown
 from tuner.cli.steering import ORDERS, command_for
@@ -202,7 +202,7 @@ def set_(
 @delete_options
 @pass_context
 def delete(context: Context, name: str, dry_run: bool, yes: bool) -> None:
-    """Delete the study NAME with its trials, checkpoints and logs."""
+    """Delete the study NAME with its trials, checkpoints and logs; trials that are in training are cancelled."""
     with context.connect() as db:
         from tuner.storage.studies import delete_study, get_study, spent
 
@@ -211,6 +211,7 @@ def delete(context: Context, name: str, dry_run: bool, yes: bool) -> None:
         files = context.artifacts.find_study(study.folder)
         what = f"study {name} with {trials} trials" + (f", and {files}" if files else "")
         if is_agreed(what, dry_run=dry_run, yes=yes):
+            end_training(db, [name])
             delete_study(db, name)
             context.artifacts.remove_study(study.folder)
             context.note(f"deleted {what}")

@@ -10,6 +10,7 @@ databases may share a place, and no two attempts write the same file. The databa
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -114,12 +115,14 @@ class ArtifactFolder:
 
         Raises ArtifactError.
         """
-        try:
-            shutil.rmtree(self.root / study)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise ArtifactError(f"cannot remove {error.filename}: {error.strerror}") from error
+        for is_again in (False, True):
+            try:
+                shutil.rmtree(self.root / study)
+            except FileNotFoundError:
+                return
+            except OSError as error:
+                if is_again or error.errno != errno.ENOTEMPTY:  # a training that has just ended wrote one more file
+                    raise ArtifactError(f"cannot remove {error.filename}: {error.strerror}") from error
 
 
 ArtifactStore = ArtifactFolder | ObjectStore

@@ -19,13 +19,14 @@ RUNS = "EXISTS (SELECT FROM public.trials WHERE trials.trial_id = lease.trial_id
 FENCE = f"{MINE} AND {RUNS}"
 
 # Each worker has a lease of its own length.
-RENEWED = "clock_timestamp() + (SELECT lease FROM tuner.worker WHERE worker.worker_id = lease.worker_id)"
+_LEASE = "(SELECT lease FROM tuner.worker WHERE worker.worker_id = lease.worker_id)"
+RENEWED = f"clock_timestamp() + {_LEASE}"
 
-# Of the attempt that holds a trial: until now, or until its lease ended. (`least` alone passes over nulls.) Trials that
+# Of the attempt that holds a trial: until now, or until the last sign of life of a worker that was lost. Trials that
 # share a slot share its seconds: what they have used is settled whenever one comes or goes.
-SECONDS_HELD = """CASE WHEN lease.lease_until IS NULL THEN 0 ELSE
-    greatest(extract(epoch FROM least(clock_timestamp(), lease.lease_until) - lease.counted_from), 0)::float8
-    / lease.shared END"""
+SECONDS_HELD = f"""CASE WHEN lease.lease_until IS NULL THEN 0 ELSE greatest(0, extract(epoch FROM
+    CASE WHEN lease.lease_until > clock_timestamp() THEN clock_timestamp() ELSE lease.lease_until - {_LEASE} END
+    - lease.counted_from))::float8 / lease.shared END"""
 SETTLED = f"seconds = lease.seconds + {SECONDS_HELD}, counted_from = clock_timestamp()"
 LEFT_BEHIND = f"""left_behind AS (
     UPDATE tuner.lease SET {SETTLED}, shared = held.shared - 1 FROM held

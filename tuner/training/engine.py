@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,8 @@ from pathlib import Path
 import torch
 
 from tuner.spec.config import TrialConfig
-from tuner.spec.stacking import Engine, shape_of
+from tuner.spec.stacking import Engine, shape_of, with_engine
+from tuner.training.batches import load_part
 from tuner.training.captured import EAGER_STEPS
 from tuner.training.course import Member
 from tuner.training.device import own_stream
@@ -37,15 +39,20 @@ def measure(configs: Sequence[TrialConfig], data_folder: Path, device: torch.dev
 
     A trial that finds no companion of its shape has a silent one and may cost more in a stack than singly: what counts
     is the sum over these trials, each with those of its shape beside it, at the costs of the commonest shape that can
-    be built. On a GPU too, one network is measured at a time: what it gains by lanes is not known. Raises DataError.
+    be built. Where the file asks for stacks, it is only found out how large they had best be. On a GPU too, one network
+    is measured at a time: what it gains by lanes is not known. Raises DataError.
     """
     progress.enter(Phase.TRAIN)
     measurement = _Measurement(data_folder, device, progress)
-    shapes = Counter(shape_of(config) for config in configs)
-    examples = {shape_of(config): config for config in reversed(configs)}
+    is_settled = configs[0].training.engine == "stacks"
+    stacked = [with_engine(config, "stacks") for config in configs]
+    shapes = Counter(map(shape_of, stacked))
+    examples = {shape_of(config): config for config in reversed(stacked)}
     for shape, _ in shapes.most_common():
         try:
             with own_stream(device):
+                if is_settled:
+                    return measurement.stacks(examples[shape])
                 return measurement.faster(examples[shape], [*shapes.values()])
         except InfeasibleModel:
             continue
@@ -58,11 +65,16 @@ class _Measurement:
     device: torch.device
     progress: Progress
 
+    def stacks(self, config: TrialConfig) -> Engine:
+        if not self.is_resident():
+            return Engine(name="single", members=0)
+        return Engine(name="stacks", members=max(self.costs(config, math.inf)))
+
     def faster(self, config: TrialConfig, together: Sequence[int]) -> Engine:
         """For trials that cost like this one, so many of each shape."""
-        alone = State(_member(config, 0), self.data_folder, self.device)
-        if not alone.train_part.resident:  # members gather each their own examples
+        if not self.is_resident():
             return Engine(name="single", members=0)
+        alone = State(_member(config, 0), self.data_folder, self.device)
         single = self.seconds_a_step(alone)
         if single > SLOW_STEP and self.device.type == "cpu":
             return Engine(name="single")
@@ -70,6 +82,10 @@ class _Measurement:
         if sum(count * _cost(costs, count) for count in together) < WORTHWHILE * single * sum(together):
             return Engine(name="stacks", members=max(costs))
         return Engine(name="single")
+
+    def is_resident(self) -> bool:
+        """Or there can be no stacks: members gather each their own examples."""
+        return load_part(self.data_folder, "train", self.device).resident
 
     def costs(self, config: TrialConfig, single: float) -> dict[int, float]:
         """Members of a stack -> seconds that a step takes for each of them; as long as more of them pay."""
@@ -87,7 +103,7 @@ class _Measurement:
             if members > 2 and cost > WORTHWHILE * best:
                 break
             costs[members], best = cost, cost
-            if step > LONGEST_STEP or (members > 1 and cost > 2 * single):
+            if members > 1 and (step > LONGEST_STEP or cost > 2 * single):
                 break
             members *= 2
         return costs

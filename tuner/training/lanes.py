@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -70,10 +71,18 @@ class Lanes:
             self._waiting.setdefault(run.lane, []).append(run)
 
     def _begin(self, number: int) -> None:
-        runs = self._waiting.pop(number)
-        config = runs[0].config
-        lane = Lane(self._data_folder(config), self._device, lambda: self._waiting.pop(number, []), self._progress)
-        self._going[number] = _Going(turns=lane.turns(runs), deterministic=config.training.deterministic)
+        config = self._waiting[number][0].config
+        take = partial(self._take, number, _common(config))
+        lane = Lane(self._data_folder(config), self._device, take, self._progress)
+        self._going[number] = _Going(turns=lane.turns(take()), deterministic=config.training.deterministic)
+
+    def _take(self, number: int, common: object) -> list[Run]:
+        """What waits for a lane and can follow there; trials of another study may wait behind its end."""
+        waiting = self._waiting.pop(number, [])
+        others = [run for run in waiting if _common(run.config) != common]
+        if others:
+            self._waiting[number] = others
+        return [run for run in waiting if run not in others]
 
     def _turn(self, number: int) -> Turn | None:
         """None where the lane has come to its end."""
@@ -85,3 +94,8 @@ class Lanes:
         if turn is None:
             del self._going[number]
         return turn
+
+
+def _common(config: TrialConfig) -> object:
+    """Of all that a lane trains one after the other."""
+    return config.data, config.training.deterministic

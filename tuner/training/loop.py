@@ -190,8 +190,11 @@ class Lane:
             self._end(trial, Outcome.DIVERGED, str(error))
             return
         trial.epochs = epoch.epoch
-        last = epoch.epoch == course.config.training.epochs
         stop = trial.run.stop()
+        if stop is Stop.NOW:  # while its companions went on: nobody waits for what became of it
+            self._end(trial, None)
+            return
+        last = epoch.epoch == course.config.training.epochs
         path = None
         due = time.monotonic() - trial.saved_at + seconds >= CHECKPOINT_SECONDS  # by the end of another such epoch
         if last or due or stop is Stop.AFTER_EPOCH:

@@ -32,6 +32,10 @@ class Training(Protocol):
     def device(self) -> str:
         """ "cpu", "cuda:1"."""
 
+    @property
+    def mixes_studies(self) -> bool:
+        """Whether trials of several studies may train at the same time."""
+
     def __call__(self, runs: Sequence[Run], joining: Callable[[], Sequence[Run]], progress: Progress) -> None:
         """Trains the runs, and those that `joining` gives meanwhile (asked between two epochs), until all have ended.
 
@@ -65,7 +69,8 @@ def main(sock: socket.socket, progress: SharedProgress, training: str, device: s
     while True:
         match mailbox.next():
             case Begin() as order:
-                Session(mailbox, progress, train.device).run(order, train)
+                session = Session(mailbox, progress, train.device, mixes_studies=train.mixes_studies)
+                session.run(order, train)
             case Measure() as measure:
                 answer = _measured(measure, train, progress)
                 progress.enter(Phase.IDLE)

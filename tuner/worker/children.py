@@ -22,6 +22,7 @@ TRAINING = "tuner.worker.torch_training:TorchTraining"  # a name: a supervisor i
 
 _CONTEXT = get_context("forkserver")
 _JOIN_SECONDS = 5.0
+_SEND_SECONDS = 5.0  # a child's listener takes what it is sent at once
 _GONE_SECONDS = 0.5
 
 
@@ -41,6 +42,7 @@ class Child:
 
     def __init__(self, training: str, device: str, slot: int, hang_seconds: float) -> None:
         self.socket, theirs = socket.socketpair()
+        self.socket.settimeout(_SEND_SECONDS)
         self._inbox = Inbox(self.socket)
         self._progress = SharedProgress(_CONTEXT)
         self._hang_seconds = hang_seconds
@@ -71,8 +73,12 @@ class Child:
 
     def send(self, message: Message) -> None:
         # One that is gone is noticed by its end of file.
-        with contextlib.suppress(OSError):
+        try:
             self.socket.sendall(encode(message))
+        except TimeoutError:  # it is frozen, and its supervisor must not be
+            self._end()
+        except OSError:
+            pass
 
     def read(self) -> Iterator[Message]:
         """Raises EOFError once the child is gone, ValueError where it sends what is no message."""
@@ -101,16 +107,19 @@ class Child:
         """Ends the child with all that it started; says how it ended. `gone`: its end of file was seen."""
         if gone:
             self._process.join(_GONE_SECONDS)  # or its own exit code would be lost to ours
-        if self._process.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.kill()  # one that has not become a group's leader yet
+        self._end()
         self._process.join(_JOIN_SECONDS)
         self.socket.close()
         code = self._process.exitcode
         if code is not None and code < 0:
             return f"was killed by {signal_name(-code)}"
         return f"exited with code {code}"
+
+    def _end(self) -> None:
+        if self._process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()  # one that has not become a group's leader yet
 
 
 def signal_name(number: int) -> str:

@@ -41,6 +41,7 @@ class Claimant:
         worker_id: UUID,
         studies: Sequence[StudyRecord] | None,
         sweep: Callable[[str], None],
+        renew: Callable[[], None],  # renews the worker's leases where that is due
         longest_pause: float,  # seconds between two tries
     ) -> None:
         self.desks: dict[int, StudyDesk] = {}  # study -> what is known of it
@@ -48,6 +49,7 @@ class Claimant:
         self._worker_id = worker_id
         self._studies = studies
         self._sweep = sweep
+        self._renew = renew
         self._longest_pause = longest_pause
         self._measured: set[int] = set()  # studies whose engine a child is finding out now
         self._deaths: Counter[int] = Counter()  # study -> children that died of that
@@ -106,6 +108,7 @@ class Claimant:
         if wanted.numbers:
             found += self._until_answered(partial(desk.join, self._db, self._worker_id, beside, wanted, uuid4()))
         while wanted.proposals and len(found) < wanted.most:
+            self._renew()  # many proposals take seconds
             together = [*beside, *(trial.claim.held for trial in found)]
             propose = partial(desk.join_proposed, self._db, self._worker_id, together, wanted, desk.next_number)
             proposed = self._until_answered(partial(propose, uuid4()))
@@ -124,13 +127,19 @@ class Claimant:
         settled = self._until_answered(lambda: settle_engine(self._db, study_id, None))
         if settled is not None:
             desk.settle(settled)
-        elif study_id not in self._measured:
+        elif not self._is_measured(desk):
             configs = desk.to_measure()
             if configs:
                 self._measured.add(study_id)
                 return configs
             self._settle(desk, Engine(name="single"))
         return ()
+
+    def _is_measured(self, desk: StudyDesk) -> bool:
+        """Studies that are compared have one engine: several children that measured it would disturb each other."""
+        at_it = [self.desks[study_id].study for study_id in self._measured if study_id in self.desks]
+        own = desk.study
+        return any(study.study_id == own.study_id or (study.compared and own.compared) for study in at_it)
 
     def settle(self, study_id: int, measured: Engine | None) -> None:
         """A measurement has ended. None: its child died; perhaps not of that, so it is done again before it counts."""

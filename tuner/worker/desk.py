@@ -118,7 +118,7 @@ class StudyDesk:
             request,
             most=wanted.most,
             numbers=wanted.numbers,
-            beside=beside,
+            beside=[held for held in beside if held in self._trials],  # others were lost: they belong to other stacks
             largest_stack=wanted.largest_stack,
         )
         return () if isinstance(claimed, Nothing) else self._begin(db, claimed)

@@ -41,13 +41,13 @@ class Mailbox:
         self._waiting.acquire()
         return self._orders.popleft()
 
-    def arrived(self, study_id: int) -> list[Train]:
-        """Trials to train beside those of this study that train already; does not wait.
+    def arrived(self, study_id: int | None) -> list[Train]:
+        """Trials to train beside those that train already: of this study, or of any; does not wait.
 
         Whatever else is next, another study's trials on other data or an engine to be measured, is left to `next`.
         """
         trials: list[Train] = []
-        while self._orders and isinstance(order := self._orders[0], Begin) and order.study_id == study_id:
+        while self._orders and isinstance(order := self._orders[0], Begin) and study_id in (None, order.study_id):
             self.next()
             trials += order.trials
         return trials

@@ -121,7 +121,5 @@ class Plan:
         if self.learns and search.parallel_proposals == 1 and not self._study.compared:
             return ()
         numbers = range(MEASURED_NUMBERS if trials is None else min(MEASURED_NUMBERS, trials))
-        configs = (
-            with_engine(self._spec.space.resolve(self._drawn(number, self._nothing)), "stacks") for number in numbers
-        )
-        return [config.model_dump_json() for config in configs if shape_of(config) is not None]
+        configs = (self._spec.space.resolve(self._drawn(number, self._nothing)) for number in numbers)
+        return [config.model_dump_json() for config in configs if shape_of(with_engine(config, "stacks")) is not None]

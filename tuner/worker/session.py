@@ -24,16 +24,18 @@ TrainRuns = Callable[[Sequence[Run], Callable[[], Sequence[Run]], Progress], Non
 
 
 class Session:
-    """From the first trial of a study that a child trains until it trains none of it."""
+    """From the first trial that a child trains until it trains none, or none of that study."""
 
-    def __init__(self, mailbox: Mailbox, progress: Progress, device: str) -> None:
+    def __init__(self, mailbox: Mailbox, progress: Progress, device: str, *, mixes_studies: bool) -> None:
         self._mailbox, self._progress, self._device = mailbox, progress, device
+        self._mixes_studies = mixes_studies
         self._going: list[Attempt] = []  # attempts that have not ended
 
     def run(self, order: Begin, train: TrainRuns) -> None:
-        """Trains the trials, and those of their study that arrive meanwhile, to their ends, whatever these are."""
+        """Trains the trials, and those that arrive meanwhile, to their ends, whatever these are."""
+        study_id = None if self._mixes_studies else order.study_id
         try:
-            train(self._begin(order.trials), lambda: self._begin(self._mailbox.arrived(order.study_id)), self._progress)
+            train(self._begin(order.trials), lambda: self._begin(self._mailbox.arrived(study_id)), self._progress)
             for attempt in [*self._going]:
                 attempt.crash("its training told no end")
         except (ArtifactError, DataError) as error:

@@ -49,7 +49,9 @@ class StorageThread(threading.Thread):
         self._worker_id = worker_id
         self._answer = answer
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
-        self._claimant = Claimant(db, worker_id, studies, sweep, longest_pause=heartbeat_seconds)
+        self._claimant = Claimant(
+            db, worker_id, studies, sweep, renew=self._renew_in_time, longest_pause=heartbeat_seconds
+        )
         self._desks = self._claimant.desks
         self._meter = UsageMeter()
         self._heartbeat_seconds = heartbeat_seconds
@@ -83,12 +85,13 @@ class StorageThread(threading.Thread):
     def _next(self) -> Request:
         """The next request; leases are renewed in time, however many are waiting."""
         while True:
-            if time.monotonic() >= self._renew_at:
-                self._renew()
+            self._renew_in_time()
             with contextlib.suppress(queue.Empty):
                 return self._requests.get(timeout=max(0.0, self._renew_at - time.monotonic()))
 
-    def _renew(self) -> None:
+    def _renew_in_time(self) -> None:
+        if time.monotonic() < self._renew_at:
+            return
         standings = self._until_answered(self._say_alive)
         usage = self._meter.read()
         self._until_answered(lambda: workers.set_usage(self._db, self._worker_id, usage))

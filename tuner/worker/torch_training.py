@@ -32,12 +32,16 @@ class TorchTraining:
     def device(self) -> str:
         return str(self._device)
 
+    @property
+    def mixes_studies(self) -> bool:
+        return self._device.type == "cuda"  # where each slot is a lane, with data of its own
+
     def __call__(self, runs: Sequence[Run], joining: Callable[[], Sequence[Run]], progress: Progress) -> None:
         def data_folder(config: TrialConfig) -> Path:
             progress.enter(Phase.PREPARE)
             return _prepared(config.data)
 
-        if self._device.type == "cuda":
+        if self.mixes_studies:
             lanes.train(runs, data_folder, device=self._device, joining=joining, progress=progress)
         else:  # of one study, all of them
             loop.train(runs, data_folder(runs[0].config), device=self._device, joining=joining, progress=progress)
