@@ -99,7 +99,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if figures is not None and call.when == "call" and not report.skipped:
         form: Form = item.funcargs["form"]  # type: ignore[attr-defined]
         line = {
-            "test": item.name.removeprefix("test_").replace("_", " "),
+            "test": item.originalname.removeprefix("test_").replace("_", " "),
             "form": "full" if form.full else "short",
             "seed": form.seed,
             "held": report.passed,

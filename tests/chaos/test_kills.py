@@ -141,13 +141,14 @@ budget: {trials: 1}
 """
 
 
-def test_random_kills_of_a_real_training(arena: Arena, form: Form, figures: Figures) -> None:
+@pytest.mark.parametrize(("engine", "kills"), [("single", 25), ("stacks", 6)])
+def test_random_kills_of_a_real_training(arena: Arena, form: Form, figures: Figures, engine: str, kills: int) -> None:
     """With torch: curves and values of trials that were resumed are those of trials that nobody disturbed."""
     if not form.full:
         pytest.skip("in the full form only; tests/worker/test_deaths.py is its short one")
-    trials, workers, kills = 40, 3, 25
-    undisturbed = arena.study(SPIRAL, "undisturbed", budget__trials=trials)
-    study = arena.study(SPIRAL, "killed", budget__trials=trials)
+    trials, workers = 40, 3
+    undisturbed = arena.study(SPIRAL, "undisturbed", budget__trials=trials, training__engine=engine)
+    study = arena.study(SPIRAL, "killed", budget__trials=trials, training__engine=engine)
     arena.finish(undisturbed.name, workers=1, slots=2, training=TRAINING)
     killer = Killer(arena, study, Behaviour(), form.random, {"training": TRAINING})
     killer.start(workers)
@@ -160,6 +161,7 @@ def test_random_kills_of_a_real_training(arena: Arena, form: Form, figures: Figu
     assert again.most_seconds <= CHECKPOINT_SECONDS + again.longest_epoch
     figures.update(
         trials=trials,
+        engine=engine,
         killed_supervisors=killer.supervisors,
         killed_children=killer.children,
         epochs_repeated=again.epochs,

@@ -139,7 +139,7 @@ def test_a_device_that_is_not_there_is_told(cli: Cli, spec_file: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a CUDA device")
     done = cli("check", spec_file, "--device", "cuda")
-    assert (done.code, done.out) == (1, "")
+    assert (done.code, done.out) == (2, "")
     assert "no CUDA device" in done.err
 
 

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import psutil
 import pytest
+import torch
 
 from tests.cli.site import Cli, Done, Site
 from tests.storage.rows import claim_one
@@ -268,6 +269,14 @@ def test_a_launch_that_fails_leaves_no_worker_behind(
     assert list_workers(db, ended=True) == []
 
 
+def test_a_gpu_that_is_not_there_is_missed_before_anything_is_made(cli: Cli, spec_file: Path, db: Database) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    done = cli("launch", spec_file, "--device", "cuda")
+    assert (done.code, done.err) == (2, "tuner: --device cuda: there is no CUDA device here; use cpu or auto\n")
+    assert list_studies(db) == []
+
+
 def test_a_study_that_is_deleted_in_training_leaves_no_files(
     slow: subprocess.Popen[str], cli: Cli, here: Site, db: Database
 ) -> None:
@@ -288,7 +297,9 @@ def test_a_launch_fails_when_its_workers_are_gone(slow: subprocess.Popen[str], d
     assert slow.returncode == 7
     assert out == ""
     (log,) = (here.artifacts / "workers").iterdir()
-    assert f"tuner: a worker was killed by SIGKILL: {log.read_text().splitlines()[-1]} (log: {log})" in err
+    assert f"tuner: a worker was killed by SIGKILL (log: {log})" in err
+    assert "go on with: tuner launch" in err
+    assert "--slots 2 --device cpu" in err
 
 
 def test_detached_workers_go_on_until_the_study_ends(here: Site, cli: Cli, spec_file: Path, db: Database) -> None:

@@ -169,7 +169,7 @@ def test_a_machine_without_a_gpu_says_so_and_costs_no_trial(bench: Bench) -> Non
     study = bench.study(QUICK)
     code, output = bench.start("quick", "--slots", "2", "--device", "cuda").wait()
     assert code == 7, output
-    assert output.splitlines()[-1] == "tuner: there is no CUDA device here; use --device cpu or auto"
+    assert output.splitlines()[-1] == "tuner: --device cuda: there is no CUDA device here; use cpu or auto"
     assert "Traceback" not in output
     assert bench.trials(study) == []
 

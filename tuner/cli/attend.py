@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli.context import Context
-from tuner.cli.slots import Crew
+from tuner.cli.slots import Crew, check_device
 
 if TYPE_CHECKING:
     from tuner.launchers.local import LocalWorkers
@@ -26,10 +26,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def early_workers(context: Context, crew: Crew, *, detached: bool = False) -> LocalWorkers:
     """Workers as the command line asks for them: they get ready while the launch does what it has to do first.
 
-    A context: where it is left before they were told what to serve, they end.
+    A context: where it is left before they were told what to serve, they end. Raises InvalidInput for GPUs that are not
+    there.
     """
     from tuner.launchers.local import LocalWorkers
 
+    check_device(crew.device)
     workers = LocalWorkers(
         settings=context.settings,
         slots=crew.slots,

@@ -10,7 +10,7 @@ import click
 
 from tuner.cli.context import Context, pass_context
 from tuner.cli.output import Column, clock, duration, emit, emit_one, format_option, show, size
-from tuner.cli.slots import device_option, sensible_slots, slots_option, visible_gpus
+from tuner.cli.slots import check_device, device_option, sensible_slots, slots_option, visible_gpus
 from tuner.cli.spec_file import SpecFile, spec_arguments
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def command(context: Context, spec_file: SpecFile, slots: int | None, device: st
     from tuner.spec.grid import Grid
 
     spec = spec_file.read()
+    check_device(device)
     slots = sensible_slots(slots, device) or visible_gpus()
     grid = Grid(spec.space)
 

@@ -16,7 +16,7 @@ from tuner.cli.launch import prepare_data
 from tuner.cli.output import format_option
 from tuner.cli.slots import Crew, crew_options
 from tuner.cli.spec_file import SpecFile, spec_arguments
-from tuner.errors import InvalidInput, TooManyFailures
+from tuner.errors import InvalidInput, TooManyFailures, WorkersFailed
 
 if TYPE_CHECKING:
     from tuner.launchers.local import LocalWorkers
@@ -84,13 +84,18 @@ def command(
         earlier = [(each.method, each.seed) for found in list_comparisons(db, base.name) for each in found.members]
         specs += [member(*pair) for pair in earlier if pair not in pairs]
         launch_comparison(db, base.name, _document(base), specs, versions())
-        again = ("compare", *spec_file.words, "--methods", methods, "--seeds", str(seeds))
+        again = context.command_line(
+            "compare", *spec_file.words, *crew.words, "--methods", methods, "--seeds", str(seeds)
+        )
         _introduce(context, base.name, specs)
         if crew.workers:
             try:
                 _train(context, workers, db, specs, format)
             except click.Abort:
-                context.note(f"what ran was given back; go on with: {context.command_line(*again)}")
+                context.note(f"what ran was given back; go on with: {again}")
+                raise
+            except WorkersFailed:
+                context.note(f"go on with: {again}")
                 raise
         else:
             context.note(f"start a worker: {context.command_line('worker', 'start', *(spec.name for spec in specs))}")

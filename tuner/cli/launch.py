@@ -44,7 +44,7 @@ def command(context: Context, spec_file: SpecFile, trials: int | None, crew: Cre
             raise InvalidInput(f"--trials: {trials} is out of bounds; it must be at most {MAX_TRIALS:,}")
         spec_file = replace(spec_file, overrides=(*spec_file.overrides, f"budget.trials={trials}"))
     spec = spec_file.read()
-    again = context.command_line("launch", *spec_file.words)
+    again = context.command_line("launch", *spec_file.words, *crew.words)
 
     from tuner.cli.attend import early_workers
 
@@ -107,6 +107,7 @@ def _attend(context: Context, workers: LocalWorkers, reader: SnapshotReader, for
         resume = context.command_line("study", "resume", snapshot.name)
         raise TooManyFailures(f"study {snapshot.name} was paused: {snapshot.reason}; next: {resume}")
     if not snapshot.state.ended:
+        context.note(f"go on with: {again}")
         raise workers.failure()
 
 

@@ -76,6 +76,7 @@ class Crew:
     slots: int  # of each, or AUTO
     device: str  # auto, cpu or cuda
     hang_seconds: float | None  # None: the worker's own
+    words: tuple[str, ...]  # of the command line that asked for it
 
 
 def crew_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -85,8 +86,19 @@ def crew_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def gathering(
         *args: Any, workers: int, slots: int | None, device: str, hang_seconds: float | None, **others: Any
     ) -> Any:
-        slots = sensible_slots(slots, device, workers)
-        crew = Crew(workers=workers, slots=slots, device=device, hang_seconds=hang_seconds)
+        given = {
+            "--workers": workers if workers > 1 else None,
+            "--slots": "auto" if slots == AUTO else slots,
+            "--device": None if device == "auto" else device,
+            "--hang-limit": hang_seconds,
+        }
+        crew = Crew(
+            workers=workers,
+            slots=sensible_slots(slots, device, workers),
+            device=device,
+            hang_seconds=hang_seconds,
+            words=tuple(str(word) for option in given.items() if option[1] is not None for word in option),
+        )
         return command(*args, crew=crew, **others)
 
     return workers_option(slots_option(device_option(hang_limit_option(gathering))))
@@ -124,3 +136,11 @@ def visible_gpus() -> int:
     if visible is not None:
         return 0 if visible in ("", "-1") else len(visible.split(","))
     return len(list(_GPUS.iterdir())) if _GPUS.is_dir() else 0
+
+
+def check_device(device: str) -> None:
+    """Raises InvalidInput for `cuda` where there is no GPU."""
+    if device == "cuda" and not visible_gpus():
+        from tuner.training.device import choose_device
+
+        choose_device(device)  # torch knows for certain, but to import it takes a second

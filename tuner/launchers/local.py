@@ -208,8 +208,9 @@ def _failure(code: int, log: Path) -> TunerError:
     last = _last_line(log)
     if code in _ERRORS and last.startswith("tuner: "):
         return _ERRORS[code](last.removeprefix("tuner: "))
-    ended = f"was killed by {signal_name(-code)}" if code < 0 else f"ended with code {code}"
-    return WorkersFailed(f"a worker {ended}: {last or 'it said nothing'} (log: {log})")
+    if code < 0:  # what it said last has nothing to do with it
+        return WorkersFailed(f"a worker was killed by {signal_name(-code)} (log: {log})")
+    return WorkersFailed(f"a worker ended with code {code}: {last or 'it said nothing'} (log: {log})")
 
 
 def _last_line(log: Path) -> str:

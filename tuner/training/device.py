@@ -8,18 +8,18 @@ from functools import cache
 
 import torch
 
-from tuner.errors import TunerError
+from tuner.errors import InvalidInput
 
 
 def choose_device(name: str, slot: int = 0) -> torch.device:
     """For `auto`, `cpu` or `cuda`: the CPU, or the GPU that is this slot's turn.
 
-    Raises TunerError for `cuda` where there is none.
+    Raises InvalidInput for `cuda` where there is none.
     """
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise TunerError("there is no CUDA device here; use --device cpu or auto")
+        raise InvalidInput("--device cuda: there is no CUDA device here; use cpu or auto")
     return torch.device("cuda", slot % torch.cuda.device_count())
 
 
