@@ -121,7 +121,7 @@ def test_what_a_pruner_may_spare_is_told(cli: Cli, spec_file: Path) -> None:
 def test_that_bfloat16_excludes_stacks_is_told_where_there_could_be_some(
     spec_file: Path, overrides: list[str], alone: bool
 ) -> None:
-    advice = on_precision(read_spec(spec_file, ["training.precision=bfloat16", *overrides]), None)
+    advice = on_precision(read_spec(spec_file, ["training.precision=bfloat16", *overrides]), None, stackable=True)
     assert advice == ("bfloat16: each trial trains singly, there are no stacks" if alone else None)
 
 
@@ -133,11 +133,12 @@ def test_advice_on_precision_is_the_last_line(cli: Cli, spec_file: Path) -> None
 @pytest.mark.parametrize(("engine", "excludes"), [("auto", True), ("stacks", True), ("single", False)])
 def test_what_bfloat16_gains_is_compared_with_single_trials(spec_file: Path, engine: str, excludes: bool) -> None:
     spec = read_spec(spec_file, [f"training.engine={engine}"])
-    advice = on_precision(spec, 1.84)
+    advice = on_precision(spec, 1.84, stackable=True)
     assert advice is not None
     assert "the model of most work trains 1.8 x as fast" in advice
     assert ("compares single trials, and bfloat16 excludes stacks" in advice) is excludes
-    assert on_precision(spec, 1.1) is None
+    assert "stacks" not in (on_precision(spec, 1.84, stackable=False) or "")
+    assert on_precision(spec, 1.1, stackable=True) is None
 
 
 def test_data_that_will_be_streamed_is_told(cli: Cli, spec_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

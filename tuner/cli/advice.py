@@ -31,14 +31,18 @@ def warnings(spec: StudySpec) -> Iterator[str]:
         yield f"training.momentum has no effect: only {' and '.join(sorted(MOMENTUM_OPTIMIZERS))} use it"
 
 
-def on_precision(spec: StudySpec, bfloat16_gain: float | None) -> str | None:
-    """Where bfloat16 would pay, and what it costs: trials in bfloat16 are never stacked."""
+def on_precision(spec: StudySpec, bfloat16_gain: float | None, *, stackable: bool) -> str | None:
+    """Where bfloat16 would pay, and what it costs: trials in bfloat16 are never stacked.
+
+    Nor are any whose data is streamed, which is not `stackable`.
+    """
+    stackable = stackable and _may_stack(spec)
     if spec.document["training"]["precision"] == "bfloat16":
-        return "bfloat16: each trial trains singly, there are no stacks" if _may_stack(spec) else None
+        return "bfloat16: each trial trains singly, there are no stacks" if stackable else None
     if bfloat16_gain is None or bfloat16_gain < WORTHWHILE_GAIN:
         return None
     text = f"with training.precision: bfloat16 the model of most work trains {bfloat16_gain:.1f} x as fast here"
-    return f"{text}; this compares single trials, and bfloat16 excludes stacks" if _may_stack(spec) else text
+    return f"{text}; this compares single trials, and bfloat16 excludes stacks" if stackable else text
 
 
 def first_trials(spec: StudySpec) -> Iterator[TrialConfig]:

@@ -64,7 +64,8 @@ def command(context: Context, spec_file: SpecFile, slots: int | None, device: st
                 trials=tuple(islice(first_trials(spec), SAMPLED_TRIALS)),
             )
         )
-    estimate = _estimate(spec, preflight, slots)
+    streamed = _streamed(folder, preflight.device, context.settings)
+    estimate = _estimate(spec, preflight, slots, stackable=not streamed)
     known = {
         "study": spec.name,
         "searched_parameters": len({parameter.path for parameter in spec.space.parameters}),
@@ -78,7 +79,7 @@ def command(context: Context, spec_file: SpecFile, slots: int | None, device: st
             "example": " x ".join(map(str, data.input_shape)),
             "outputs": data.outputs,
             **data.sizes,
-            **_streamed(folder, preflight.device, context.settings),
+            **({"streamed": streamed} if streamed else {}),
         },
         "baselines": data.baselines.get("validation", {}),
         "model_parameters": {"fewest": preflight.fewest_parameters, "most": preflight.most_parameters},
@@ -109,28 +110,26 @@ def _too_little_memory(preflight: Preflight, slots: int) -> Iterator[str]:
         )
 
 
-def _streamed(folder: Path, device: str, settings: Settings) -> dict[str, str]:
+def _streamed(folder: Path, device: str, settings: Settings) -> str | None:
     """Says so where the training part is larger than what may be kept in memory."""
     from tuner.training.data import part
 
     train = part(folder, "train")
     needed = train.inputs.nbytes + train.targets.nbytes
     if settings.data_memory is None and needed <= SURELY_FITS_BYTES:
-        return {}
+        return None
     import torch  # only now: it takes seconds
 
     from tuner.training.batches import data_memory
 
     limit = data_memory(torch.device(device))
     if needed <= limit:
-        return {}
+        return None
     why = "half of the memory" if settings.data_memory is None else "TUNER_DATA_MEMORY_MB"
-    return {
-        "streamed": f"from disk: the training part has {size(needed)}, more than the {size(limit)} it may have ({why})"
-    }
+    return f"from disk: the training part has {size(needed)}, more than the {size(limit)} it may have ({why})"
 
 
-def _estimate(spec: StudySpec, preflight: Preflight, slots: int) -> dict[str, Any]:
+def _estimate(spec: StudySpec, preflight: Preflight, slots: int, *, stackable: bool) -> dict[str, Any]:
     """What the study will take; None for what is not known."""
     from tuner.cli.advice import on_precision
     from tuner.training.machine import usable_cores
@@ -155,7 +154,7 @@ def _estimate(spec: StudySpec, preflight: Preflight, slots: int) -> dict[str, An
         "study_seconds": study_seconds,  # if nothing is pruned
         "least_study_seconds": least_seconds,  # if all is pruned that may be, as early as it may be
         "bfloat16_gain": preflight.bfloat16_gain,
-        "advice": on_precision(spec, preflight.bfloat16_gain),
+        "advice": on_precision(spec, preflight.bfloat16_gain, stackable=stackable),
     }
 
 
