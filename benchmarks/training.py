@@ -103,10 +103,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--workloads", nargs="+", choices=FILES, default=list(FILES), metavar="NAME", help=words(FILES))
     parser.add_argument("--contestants", nargs="+", choices=names, metavar="NAME", help=words(names))
     parser.add_argument("--trials", type=int, help="of each workload (default: the 40 of the files)")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3, help="of every contestant, interleaved (default: %(default)s)")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--processes", type=int, help="of careful and ray (default: one a core; 4 on a GPU)")
-    parser.add_argument("--loader-workers", type=int, default=0, help="of each DataLoader")
+    parser.add_argument(
+        "--loader-workers",
+        type=int,
+        default=0,
+        help="of each DataLoader, which plain, careful, untuned and ray have (default: %(default)s)",
+    )
     parser.add_argument("--quick", action="store_true", help="a short form, to see that it works")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
     options = parser.parse_args()

@@ -11,8 +11,9 @@ import torch
 from torch.optim import Optimizer
 
 from tests.cli.site import Cli, Site
-from tuner.cli.advice import MOMENTUM_OPTIMIZERS
+from tuner.cli.advice import MOMENTUM_OPTIMIZERS, on_precision
 from tuner.spec.config import TrainingConfig
+from tuner.spec.study import read_spec
 from tuner.training.machine import usable_cores
 from tuner.training.optimizers import OPTIMIZERS
 
@@ -26,7 +27,8 @@ def test_what_a_file_means(here: Site, spec_file: Path) -> None:
     assert said["data"]["name"] == "spiral"
     assert (said["data"]["train"], said["data"]["validation"], said["data"]["test"]) == (100, 50, 50)
     # one layer of 8: 2 * 8 + 8 and 8 * 2 + 2; two of 16: 2 * 16 + 16, 16 * 16 + 16 and 16 * 2 + 2
-    assert said["model_parameters"] == {"smallest": 42, "largest": 354}
+    assert said["model_parameters"] == {"fewest": 42, "most": 354}
+    assert said["budget"] == {"trials": 1000}
     assert said["infeasible"] == []
     estimate, at_once = said["estimate"], min(2, usable_cores())
     assert estimate["study_seconds"] == pytest.approx(1000 * estimate["trial_seconds"] / at_once)
@@ -41,18 +43,18 @@ def test_corners_say_what_they_cost(here: Site, spec_file: Path) -> None:
     done = here.run("check", spec_file, *settings, "--device", "cpu", "--format", "json")
     assert done.code == 0, done.err
     corners = {(corner["model"], corner["batch_size"]): corner for corner in done.json["corners"]}
-    assert list(corners) == [("smallest", 64), ("smallest", 9999), ("largest", 64), ("largest", 9999)]
-    assert corners["smallest", 64]["knobs"] == {"layers": 1, "units": 8}
-    assert corners["largest", 64]["knobs"] == {"layers": 2, "units": 512}
+    assert list(corners) == [("least work", 64), ("least work", 9999), ("most work", 64), ("most work", 9999)]
+    assert corners["least work", 64]["knobs"] == {"layers": 1, "units": 8}
+    assert corners["most work", 64]["knobs"] == {"layers": 2, "units": 512}
     parameters = done.json["model_parameters"]
-    assert corners["smallest", 64]["parameters"] == parameters["smallest"]
-    assert corners["largest", 64]["parameters"] == parameters["largest"]
+    assert corners["least work", 64]["parameters"] == parameters["fewest"]
+    assert corners["most work", 64]["parameters"] == parameters["most"]
     for batch_size in (64, 9999):
-        small, large = corners["smallest", batch_size], corners["largest", batch_size]
+        small, large = corners["least work", batch_size], corners["most work", batch_size]
         assert small["memory_bytes"] < large["memory_bytes"]
         assert small["epoch_seconds"] < large["epoch_seconds"]
-    assert corners["largest", 64]["memory_bytes"] < corners["largest", 9999]["memory_bytes"]
-    assert done.json["estimate"]["memory"]["trial_bytes"] >= corners["largest", 9999]["memory_bytes"]
+    assert corners["most work", 64]["memory_bytes"] < corners["most work", 9999]["memory_bytes"]
+    assert done.json["estimate"]["memory"]["trial_bytes"] >= corners["most work", 9999]["memory_bytes"]
 
 
 def test_a_corner_beyond_the_memory_is_named(here: Site, spec_file: Path) -> None:
@@ -60,8 +62,8 @@ def test_a_corner_beyond_the_memory_is_named(here: Site, spec_file: Path) -> Non
     settings = [word for override in overrides for word in ("--set", override)]
     done = here.run("check", spec_file, *settings, "--device", "cpu")
     assert done.code == 0, done.err
-    assert "largest model with batch size 32: out of memory" in done.out
-    assert any(line.startswith("smallest ") for line in done.out.splitlines())
+    assert "model of most work, batch size 32: out of memory" in done.out
+    assert any(line.startswith("least work ") for line in done.out.splitlines())
 
 
 def test_corners_that_cannot_be_built_and_ranges_without_a_grid_are_named(here: Site, spec_file: Path) -> None:
@@ -75,21 +77,26 @@ budget: {seconds: 60}
     done = here.run("check", spec_file)
     assert done.code == 0, done.err
     assert "layers: 8" in done.out
-    (line,) = [line for line in done.out.splitlines() if line.startswith("no grid for")]
-    assert line.split()[-1] == "learning_rate"
+    (line,) = [line for line in done.out.splitlines() if "grid" in line]
+    assert line.endswith("endless: any value in a range for learning_rate (tpe needs no grid)")
+    assert re.search(r"^budget  .* trials of at most 1 epochs, 1 m 00 s of training in all$", done.out, re.MULTILINE)
 
 
 def test_the_table_says_what_there_is_to_say(cli: Cli, spec_file: Path) -> None:
     out = cli("check", spec_file, "--slots", 1, "--device", "cpu").out
-    for absent in ("no grid for", "infeasible", "baselines", "warnings", " -\n"):
+    for absent in ("infeasible", "baselines", "warnings", "streamed", "advice  bfloat16", " -\n"):
         assert absent not in out
-    (header, row) = [line for line in out.splitlines() if re.match("model  |smallest  .* MiB", line)][-2:]
+    (header, row) = [line for line in out.splitlines() if re.match("model  |least work  .* MiB", line)][-2:]
     assert header.split() == ["model", "parameters", "batch", "size", "memory", "an", "epoch", "a", "trial"]
     assert row
-    assert re.search(r"^memory  .* MiB for the largest trial; .* available: [\d,]+ fit at once$", out, re.MULTILINE)
+    assert re.search(r"^grid points +12$", out, re.MULTILINE)
+    assert re.search(r"^budget +4 trials of at most 3 epochs$", out, re.MULTILINE)
+    assert re.search(
+        r"^memory  .* MiB for the trial that takes most; .* available: [\d,]+ fit at once$", out, re.MULTILINE
+    )
     assert re.search(r"^a trial  .* s on average, on cpu$", out, re.MULTILINE)
     (study,) = [line for line in out.splitlines() if line.startswith("the study  ")]
-    assert re.search(r"  .* s with 1 slot; started now it ends by .*\d\d:\d\d$", study)
+    assert re.search(r"  .* s on this machine alone with 1 slot; started now it ends by .*\d\d:\d\d$", study)
 
 
 def test_what_a_pruner_may_spare_is_told(cli: Cli, spec_file: Path) -> None:
@@ -99,6 +106,47 @@ def test_what_a_pruner_may_spare_is_told(cli: Cli, spec_file: Path) -> None:
     estimate = cli("check", spec_file, *settings, "--format", "json").json["estimate"]
     share = (2 * 10 + 6 * 2) / (8 * 10)
     assert estimate["least_study_seconds"] == pytest.approx(share * estimate["study_seconds"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "alone"),
+    [
+        ([], True),
+        (["training.engine=single"], False),
+        (["training.optimizer=rmsprop"], False),
+        (["search.method=tpe"], False),
+        (["search={method: tpe, parallel_proposals: 4}"], True),
+    ],
+)
+def test_that_bfloat16_excludes_stacks_is_told_where_there_could_be_some(
+    spec_file: Path, overrides: list[str], alone: bool
+) -> None:
+    advice = on_precision(read_spec(spec_file, ["training.precision=bfloat16", *overrides]), None, stackable=True)
+    assert advice == ("bfloat16: each trial trains singly, there are no stacks" if alone else None)
+
+
+def test_advice_on_precision_is_the_last_line(cli: Cli, spec_file: Path) -> None:
+    *_, last = cli("check", spec_file, "--set", "training.precision=bfloat16").out.splitlines()
+    assert re.fullmatch("advice +bfloat16: each trial trains singly, there are no stacks", last)
+
+
+@pytest.mark.parametrize(("engine", "excludes"), [("auto", True), ("stacks", True), ("single", False)])
+def test_what_bfloat16_gains_is_compared_with_single_trials(spec_file: Path, engine: str, excludes: bool) -> None:
+    spec = read_spec(spec_file, [f"training.engine={engine}"])
+    advice = on_precision(spec, 1.84, stackable=True)
+    assert advice is not None
+    assert "the model of most work trains 1.8 x as fast" in advice
+    assert ("compares single trials, and bfloat16 excludes stacks" in advice) is excludes
+    assert "stacks" not in (on_precision(spec, 1.84, stackable=False) or "")
+    assert on_precision(spec, 1.1, stackable=True) is None
+
+
+def test_data_that_will_be_streamed_is_told(cli: Cli, spec_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = ("--set", "data.points=100000")  # half of them in the training part, each of 2 x 4 + 8 bytes
+    monkeypatch.setenv("TUNER_DATA_MEMORY_MB", "0.5")
+    assert cli("check", spec_file, *points, "--format", "json").json["data"]["streamed"] == (
+        "from disk: the training part has 781 KiB, more than the 512 KiB it may have (TUNER_DATA_MEMORY_MB)"
+    )
 
 
 def test_a_knob_with_a_value_for_each_layer_is_one_parameter(cli: Cli, spec_file: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import torch
 
 from tests.cli.site import Cli, Done, Site
 from tests.storage.rows import claim_one
+from tuner.spec.stacking import Engine
 from tuner.states import Outcome, StudyState, TrialState
 from tuner.storage import claims
 from tuner.storage.connection import Database
@@ -83,7 +85,7 @@ def test_the_result_is_one_object_on_stdout(trained: tuple[Site, Done], look: Cl
     done = trained[1]
     assert done.code == 0, done.err
     result = done.json
-    assert list(result) == ["study", "state", "trials", "best", "seconds"]
+    assert list(result) == ["study", "state", "trials", "best", "engine", "seconds"]
     assert (result["study"], result["state"]) == ("tiny", "finished")
     assert result["trials"] == {"complete": 4, "pruned": 0, "failed": 0}
     listed = look("trial", "list", "tiny", "--format", "json").json
@@ -109,6 +111,9 @@ def test_a_finished_study_is_summed_up_at_once(trained: tuple[Site, Done], look:
     assert done.code == 0
     assert "ended, 4 of 4 trials done" in done.err
     assert "4: 4 complete, 0 pruned, 0 failed" in done.out
+    engine = look("study", "show", "tiny", "--format", "json").json["engine"]
+    assert re.search(rf"^engine +{Engine(**engine)}$", done.out, re.MULTILINE)
+    assert look("launch", spec_file, "--format", "json").json["engine"] == engine
     assert "tuner trial export tiny best" in done.out
     assert "worker start" not in done.err
     assert "study stop" not in done.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,15 +11,18 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
 from tests.cli.site import Cli, Site
+from tests.storage.rows import claim_one
 from tuner.cli import slots
 from tuner.errors import InvalidInput
 from tuner.storage.connection import Database
+from tuner.storage.studies import get_study
 from tuner.storage.url import parse
-from tuner.storage.workers import list_workers
+from tuner.storage.workers import list_workers, register
 from tuner.training.machine import usable_cores
 
 
@@ -32,6 +36,19 @@ def test_a_worker_works_until_the_budget_is_spent(here: Site, cli: Cli, spec_fil
     assert cli("worker", "list", "--format", "json").json == []
     (row,) = cli("worker", "list", "--all", "--format", "json").json
     assert (row["state"], row["slots"], row["device"], row["trials"]) == ("ended", 2, "cpu", 0)
+
+
+def test_trials_in_training_are_listed_as_ranges(cli: Cli, spec_file: Path, db: Database) -> None:
+    cli("launch", spec_file, "--workers", 0, "--trials", 9)
+    study, workers = get_study(db, "tiny"), (uuid4(), uuid4())
+    for worker in workers:
+        register(db, worker, host="there", pid=1, device="cpu", slots=1, version="1")
+    for number in range(9):
+        claim_one(db, study.study_id, workers[number in (4, 5, 8)])
+    done = cli("worker", "list")
+    assert re.findall(r"  tiny (.*?)  ", done.out) == ["0-3, 6-7", "4-5, 8"]
+    rows = cli("worker", "list", "--format", "json").json
+    assert [row["training"]["tiny"] for row in rows] == [[0, 1, 2, 3, 6, 7], [4, 5, 8]]
 
 
 def test_sigterm_ends_a_worker_that_waits(here: Site, cli: Cli, spec_file: Path, db: Database) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,12 +16,16 @@ from tuner.cli.slots import check_device, device_option, sensible_slots, slots_o
 from tuner.cli.spec_file import SpecFile, spec_arguments
 
 if TYPE_CHECKING:
-    from tuner.spec.config import TrialConfig
+    from tuner.settings import Settings
+    from tuner.spec.grid import Grid
     from tuner.spec.study import StudySpec
-    from tuner.training.preflight import Corner, Preflight
+    from tuner.training.preflight import Corner, ModelSize, Preflight
 
 SAMPLED_TRIALS = 3  # of those that the search begins with: what trials take on average
-WORTHWHILE_GAIN = 1.2  # times as fast; less is not worth a thought about precision
+SURELY_FITS_BYTES = 2**28  # torch itself takes more: no machine that trains is too small for such data
+
+# Of models at the ends of the space: that of most work is not always that of most parameters.
+WORK: Mapping[ModelSize, str] = {"smallest": "least work", "largest": "most work"}
 
 
 @click.command("check", short_help="Say what a study file means and costs.")
@@ -31,8 +37,8 @@ WORTHWHILE_GAIN = 1.2  # times as fast; less is not worth a thought about precis
 def command(context: Context, spec_file: SpecFile, slots: int | None, device: str, format: str) -> None:
     """Say what SPEC means: its parameters, its grid, the sizes of its models and data, and what it will cost.
 
-    No database is needed and nothing is started; the data set is prepared. Each corner of the space, the smallest and
-    the largest model with the smallest and the largest batch, is trained for some steps, for memory and time.
+    No database is needed and nothing is started; the data set is prepared. Each corner of the space, the models of
+    least and of most work with the smallest and the largest batch, is trained for some steps, for memory and time.
     """
     from tuner.spec.grid import Grid
 
@@ -41,10 +47,11 @@ def command(context: Context, spec_file: SpecFile, slots: int | None, device: st
     slots = sensible_slots(slots, device) or visible_gpus()
     grid = Grid(spec.space)
 
+    from tuner.cli.advice import first_trials, warnings
     from tuner.training.preflight import Examiner, Question
 
     with Examiner() as examiner:  # it gets ready while the data is prepared
-        from tuner.cli.advice import warnings
+        from tuner.cli.summary import planned
         from tuner.training.data import info, prepare
 
         folder = prepare(spec.data, context.settings)
@@ -55,63 +62,77 @@ def command(context: Context, spec_file: SpecFile, slots: int | None, device: st
                 document=spec.document,
                 data=folder,
                 device=device,
-                trials=tuple(_first_trials(spec)),
+                trials=tuple(islice(first_trials(spec), SAMPLED_TRIALS)),
             )
         )
-    estimate = _estimate(spec, preflight, slots)
+    streamed = _streamed(folder, preflight.device, context.settings)
+    estimate = _estimate(spec, preflight, slots, stackable=not streamed)
     known = {
         "study": spec.name,
         "searched_parameters": len({parameter.path for parameter in spec.space.parameters}),
         "grid_points": grid.size or None,
         "no_grid_for": [parameter.name for parameter in grid.unlisted],
         "search": f"{spec.search.method}, seed {spec.search.seed}, pruner {spec.search.pruner.name}",
+        "budget": {limit: amount for limit, amount in spec.budget if amount is not None},
         "data": {
             "name": spec.data.name,
             "task": data.task,
             "example": " x ".join(map(str, data.input_shape)),
             "outputs": data.outputs,
             **data.sizes,
+            **({"streamed": streamed} if streamed else {}),
         },
         "baselines": data.baselines.get("validation", {}),
-        "model_parameters": {"smallest": preflight.fewest_parameters, "largest": preflight.most_parameters},
+        "model_parameters": {"fewest": preflight.fewest_parameters, "most": preflight.most_parameters},
         "infeasible": [*preflight.infeasible, *_failed_corners(preflight)],
         "warnings": [*warnings(spec), *_too_little_memory(preflight, slots)],
     }
     corners = [_row(corner) for corner in preflight.corners]
     if format == "table":
-        emit_one({key: value for key, value in known.items() if value not in (None, [], {})}, format)
+        told = {**known, "budget": planned(spec), "no_grid_for": None, "grid_points": _grid_in_words(spec, grid)}
+        emit_one({key: value for key, value in told.items() if value not in (None, [], {})}, format)
         _show_corners(corners)
         emit_one(_in_words(estimate), format)
     else:
         emit_one({**known, "corners": corners, "estimate": estimate}, format)
 
 
-def _first_trials(spec: StudySpec) -> Iterator[TrialConfig]:
-    """Those that the search begins with."""
-    from tuner.search import SAMPLERS
-    from tuner.search.history import History
-
-    history = History(direction=spec.objective.direction)
-    for number in range(min(SAMPLED_TRIALS, spec.budget.trials or SAMPLED_TRIALS)):
-        yield spec.space.resolve(SAMPLERS[spec.search.method](spec.space, history, spec.search.seed, number))
-
-
 def _failed_corners(preflight: Preflight) -> Iterator[str]:
     for corner in preflight.corners:
         if corner.tried.problem:
-            yield f"{corner.model} model with batch size {corner.batch_size}: {corner.tried.problem}"
+            yield f"model of {WORK[corner.model]}, batch size {corner.batch_size}: {corner.tried.problem}"
 
 
 def _too_little_memory(preflight: Preflight, slots: int) -> Iterator[str]:
     if preflight.fit is not None and preflight.fit < slots:
         yield (
-            f"not enough memory for {slots} slots: {preflight.fit} of the largest trials fit at once, "
+            f"not enough memory for {slots} slots: {preflight.fit} of the trials that take most fit at once, "
             f"{size(preflight.most_bytes or 0)} each"
         )
 
 
-def _estimate(spec: StudySpec, preflight: Preflight, slots: int) -> dict[str, Any]:
+def _streamed(folder: Path, device: str, settings: Settings) -> str | None:
+    """Says so where the training part is larger than what may be kept in memory."""
+    from tuner.training.data import part
+
+    train = part(folder, "train")
+    needed = train.inputs.nbytes + train.targets.nbytes
+    if settings.data_memory is None and needed <= SURELY_FITS_BYTES:
+        return None
+    import torch  # only now: it takes seconds
+
+    from tuner.training.batches import data_memory
+
+    limit = data_memory(torch.device(device))
+    if needed <= limit:
+        return None
+    why = "half of the memory" if settings.data_memory is None else "TUNER_DATA_MEMORY_MB"
+    return f"from disk: the training part has {size(needed)}, more than the {size(limit)} it may have ({why})"
+
+
+def _estimate(spec: StudySpec, preflight: Preflight, slots: int, *, stackable: bool) -> dict[str, Any]:
     """What the study will take; None for what is not known."""
+    from tuner.cli.advice import on_precision
     from tuner.training.machine import usable_cores
 
     trained = [run.trial_seconds for run in preflight.trials if run.trial_seconds is not None]
@@ -126,7 +147,7 @@ def _estimate(spec: StudySpec, preflight: Preflight, slots: int) -> dict[str, An
         "device": preflight.device,
         "slots": slots,
         "memory": {
-            "trial_bytes": preflight.most_bytes,  # of the largest
+            "trial_bytes": preflight.most_bytes,  # of the one that takes most
             "available_bytes": preflight.available_bytes,
             "trials_that_fit": preflight.fit,
         },
@@ -134,6 +155,7 @@ def _estimate(spec: StudySpec, preflight: Preflight, slots: int) -> dict[str, An
         "study_seconds": study_seconds,  # if nothing is pruned
         "least_study_seconds": least_seconds,  # if all is pruned that may be, as early as it may be
         "bfloat16_gain": preflight.bfloat16_gain,
+        "advice": on_precision(spec, preflight.bfloat16_gain, stackable=stackable),
     }
 
 
@@ -164,8 +186,16 @@ def _trained_seconds(spec: StudySpec, trial_seconds: float, epochs: float) -> fl
 
 
 def _row(corner: Corner) -> dict[str, Any]:
-    tried = vars(corner.tried)
-    return {**{key: value for key, value in vars(corner).items() if key != "tried"}, **tried}
+    known = {key: value for key, value in vars(corner).items() if key != "tried"}
+    return {**known, "model": WORK[corner.model], **vars(corner.tried)}
+
+
+def _grid_in_words(spec: StudySpec, grid: Grid) -> str | None:
+    """Only a search by grid needs one, and its file cannot be without."""
+    if not grid.unlisted:
+        return f"{grid.size:,}" if grid.size else None
+    names = ", ".join(parameter.name for parameter in grid.unlisted)
+    return f"endless: any value in a range for {names} ({spec.search.method} needs no grid)"
 
 
 def _show_corners(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -187,7 +217,7 @@ def _in_words(estimate: Mapping[str, Any]) -> dict[str, str]:
     words = {}
     if memory["trials_that_fit"] is not None:
         words["memory"] = (
-            f"{size(memory['trial_bytes'])} for the largest trial; "
+            f"{size(memory['trial_bytes'])} for the trial that takes most; "
             f"{size(memory['available_bytes'])} available: {memory['trials_that_fit']:,} fit at once"
         )
     if estimate["trial_seconds"] is None:
@@ -195,11 +225,8 @@ def _in_words(estimate: Mapping[str, Any]) -> dict[str, str]:
     now, seconds = datetime.now(UTC), estimate["study_seconds"]
     words["a trial"] = f"{duration(estimate['trial_seconds'])} on average, on {estimate['device']}"
     words["the study"] = (
-        f"{duration(seconds)} with {slots} slot{'s' if slots > 1 else ''}"
+        f"{duration(seconds)} on this machine alone with {slots} slot{'s' if slots > 1 else ''}"
         + (f" if nothing is pruned, {duration(least)} if all is that may be" if least < seconds else "")
         + f"; started now it ends by {clock(now + timedelta(seconds=seconds), now)}"
     )
-    gain = estimate["bfloat16_gain"]
-    if gain is not None and gain >= WORTHWHILE_GAIN:
-        words["advice"] = f"with training.precision: bfloat16 the largest model trains {gain:.1f} x as fast here"
-    return words
+    return {**words, "advice": estimate["advice"]} if estimate["advice"] else words

@@ -16,6 +16,7 @@ from tuner.cli.output import duration
 from tuner.errors import DatabaseLost
 from tuner.spec.config import Metric
 from tuner.spec.search import BudgetConfig
+from tuner.spec.stacking import Engine
 from tuner.states import Outcome, StudyState, TrialState
 from tuner.storage.connection import Database
 from tuner.storage.studies import get_study, spent
@@ -43,6 +44,7 @@ class Snapshot:
     reported: Mapping[int, float] = field(default_factory=dict)  # of open trials: seconds by their last epoch's end
     workers: tuple[WorkerRecord, ...] = ()  # that serve it
     trouble: str | None = None  # why this is not the newest state
+    engine: Engine | None = None  # that trains it; None: not settled yet
     awaited: str = "waiting for a worker"  # what must happen before the first trial begins
 
     @property
@@ -172,6 +174,7 @@ class SnapshotReader:
             knobs=self._knobs,
             open=open_,
             finished=tuple(self._finished),
+            engine=study.engine,
             elapsed=max(0.0, ((study.ended_at or now) - study.created_at).total_seconds()),
             looked_at=now,
             reported={number: seconds for number, (_, seconds) in self._reported.items()},

@@ -11,6 +11,7 @@ from typing import Any
 from tuner.cli.context import Context
 from tuner.cli.output import clock, duration
 from tuner.cli.snapshot import Snapshot
+from tuner.spec.study import StudySpec
 from tuner.states import Outcome, StudyState, TrialState
 
 # Outcomes that the counts of Optuna's states do not tell already.
@@ -29,6 +30,7 @@ def result(snapshot: Snapshot) -> dict[str, Any]:
             "failed": counts[TrialState.FAIL],
         },
         "best": {"number": best.number, "value": best.value, "params": best.params} if best else None,
+        "engine": None if snapshot.engine is None else vars(snapshot.engine),
         "seconds": round(snapshot.trained_seconds, 3),  # of training, summed over all slots
     }
 
@@ -39,6 +41,7 @@ def closing(context: Context, snapshot: Snapshot, baselines: Mapping[str, float]
         "study": f"{snapshot.name}, {snapshot.state}",
         "trials": counted(snapshot),
         "training": {"seconds": snapshot.trained_seconds, "epochs": snapshot.trained_epochs},
+        **({"engine": str(snapshot.engine)} if snapshot.engine else {}),
         "best": best_of(snapshot),
         **({"baselines": baselines} if baselines else {}),
         "next": next_commands(context, snapshot),
@@ -53,10 +56,10 @@ def counted(snapshot: Snapshot) -> str:
     return text + (f" ({', '.join(told)})" if told else "")
 
 
-def planned(snapshot: Snapshot) -> str:
+def planned(study: Snapshot | StudySpec) -> str:
     """The budget: `40 trials of at most 20 epochs, 500 epochs in all`."""
-    budget = snapshot.budget
-    words = [f"{f'{budget.trials:,} trials' if budget.trials else 'trials'} of at most {snapshot.epochs} epochs"]
+    budget = study.budget
+    words = [f"{f'{budget.trials:,} trials' if budget.trials else 'trials'} of at most {study.epochs} epochs"]
     if budget.total_epochs:
         words.append(f"{budget.total_epochs:,} epochs in all")
     if budget.seconds:

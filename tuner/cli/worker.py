@@ -122,8 +122,10 @@ def list_(context: Context, ended: bool, format: str) -> None:
 
 
 def _training(trials: Mapping[str, Sequence[int]]) -> str:
-    """`digits-cnn 7, 8; etth1-rnn 3`."""
-    return "; ".join(f"{study} {', '.join(map(str, numbers))}" for study, numbers in trials.items())
+    """`digits-cnn 0-7, 12; etth1-rnn 3`."""
+    from tuner.cli.workers_view import ranges
+
+    return "; ".join(f"{study} {ranges(numbers)}" for study, numbers in trials.items())
 
 
 def _log_to_stderr(context: Context) -> None:

@@ -5,6 +5,8 @@ Functions of what was read: nothing is read and nothing printed here. Imported b
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tuner.cli.output import duration, size
 from tuner.cli.snapshot import Snapshot
 from tuner.states import StudyState
@@ -47,6 +49,21 @@ def use_of(worker: WorkerRecord) -> tuple[str, str, str]:
     if memory and usage.available_bytes is not None and not gpus:  # there the GPU's is what counts
         memory += f", {size(usage.available_bytes)} free"
     return (gpus, cores, memory)
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Trials of a stack are many, and most of them neighbours.
+
+    >>> ranges([7, 0, 1, 2, 3])
+    '0-3, 7'
+    """
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def waits_for(worker: WorkerRecord, snapshot: Snapshot) -> str | None:
