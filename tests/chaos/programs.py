@@ -17,7 +17,7 @@ from tuner.states import Outcome
 from tuner.storage import claims, workers
 from tuner.storage.claims import Claim, Ending
 from tuner.storage.connection import Database
-from tuner.storage.optuna_storage import create_optuna_tables  # noqa: F401  likewise
+from tuner.storage.optuna_tables import create_optuna_tables  # noqa: F401  likewise
 from tuner.storage.schema import ensure_schema
 from tuner.worker.lifetime import Ended
 from tuner.worker.run import WorkerOptions, run_worker

@@ -37,7 +37,7 @@ def ensure_schema(url: str) -> None:
 
 def upgrade_schema(url: str) -> None:
     """As `ensure_schema`, and upgrades Optuna's tables too, on which programs with an older Optuna may rely."""
-    from tuner.storage.optuna_storage import upgrade_optuna
+    from tuner.storage.optuna_tables import upgrade_optuna
 
     with Database(url, application="tuner schema") as db:
         db.execute("SELECT pg_advisory_lock(%(lock)s)", lock=SCHEMA_LOCK)
@@ -77,7 +77,7 @@ def _migrate(db: Database, url: str) -> None:
     from alembic import command
     from alembic.config import Config
 
-    from tuner.storage.optuna_storage import create_optuna_tables, engine_arguments
+    from tuner.storage.optuna_tables import create_optuna_tables, engine_arguments
 
     create_optuna_tables(url)
     # A user called tuner would otherwise, by "$user" in the search path, have Optuna look for its tables in our schema.

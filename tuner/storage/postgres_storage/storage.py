@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from tuner.errors import InvalidInput
 from tuner.storage.frozen import frozen_trial, local_time
-from tuner.storage.optuna_storage import check_optuna_tables
+from tuner.storage.optuna_tables import check_optuna_tables
 from tuner.storage.postgres_storage import statements as sql
 from tuner.storage.postgres_storage.cache import StudyCache
 from tuner.storage.postgres_storage.changes import (
