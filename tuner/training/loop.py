@@ -189,11 +189,11 @@ class Lane:
         except Diverged as error:
             self._end(trial, Outcome.DIVERGED, str(error))
             return
-        trial.epochs = epoch.epoch
         stop = trial.run.stop()
         if stop is Stop.NOW:  # while its companions went on: nobody waits for what became of it
             self._end(trial, None)
             return
+        trial.epochs = epoch.epoch
         last = epoch.epoch == course.config.training.epochs
         path = None
         due = time.monotonic() - trial.saved_at + seconds >= CHECKPOINT_SECONDS  # by the end of another such epoch
