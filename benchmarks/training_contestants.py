@@ -102,14 +102,14 @@ def _ray(options: Sequence[str], job: Job) -> Run:
 
 
 def ray_python() -> Path:
-    """The interpreter of an environment with Ray beside this one's torch and Optuna; made once, in the user's cache.
+    """The interpreter of an environment with Ray beside this one's torch and Optuna; made in the user's cache.
 
     Raises RayMissing.
     """
     version = sysconfig.get_python_version()
     folder = platformdirs.user_cache_path("tuner-benchmarks") / f"ray-python{version}"
-    python, made = folder / "bin" / "python", folder / "made"
-    if not made.exists():
+    python = folder / "bin" / "python"
+    if not _has_ray(python):  # or no more: this environment may have lost a package that was found in it
         print(f"making an environment for Ray in {folder}", file=sys.stderr, flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         # Packages of this environment are seen behind its own: the same torch, of which no second copy is needed.
@@ -119,5 +119,10 @@ def ray_python() -> Path:
         pip = subprocess.run(install, capture_output=True, text=True, check=False)
         if pip.returncode:
             raise RayMissing(f"pip cannot install {RAY}: {pip.stderr.strip().splitlines()[-1]}")
-        made.touch()
     return python
+
+
+def _has_ray(python: Path) -> bool:
+    if not python.exists():
+        return False
+    return subprocess.run([python, "-c", "import ray.tune"], capture_output=True, check=False).returncode == 0

@@ -132,13 +132,11 @@ class Stack:
         norms = [layer for layer in self._network.layers if isinstance(layer, BatchNorm)]
         for norm, mean, variance in zip(norms, statistics[::2], statistics[1::2], strict=True):
             norm.mean, norm.variance = mean, variance
-        silent = [None] * (count - len(self._rows))
         for layer in self._network.layers:
             if isinstance(layer, FlattenMap):
                 layer.multiple = self._multiples.rows
             if isinstance(layer, Dropout):
-                layer.p = [*(row.course.config.model.dropout for row in self._rows), *(0.0 for _ in silent)]
-                layer.generators = [*self.generators, *silent]
+                layer.set([row.course.config.model.dropout for row in self._rows], self.generators, members=count)
         for index, row in enumerate(self._rows):  # from now on, views
             row.weights = self._weights[index]
             row.moments = [moment[index] for moment in moments]

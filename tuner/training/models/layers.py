@@ -12,6 +12,8 @@ from tuner.training.errors import InfeasibleModel
 
 Layer = TypeVar("Layer")
 
+LOWEST_WORD = torch.iinfo(torch.int64).min  # of those that are drawn
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "gelu": nn.GELU,
@@ -112,11 +114,20 @@ def draw_kept(keep: Tensor, p: float, generator: torch.Generator) -> Tensor:
     Sixteen random bits decide for a value: on processors that are not Intel's `bernoulli_` takes three to four times as
     long for a layer's activations.
     """
-    words = torch.empty(-(-keep.numel() // 4), dtype=torch.int64, device=keep.device)
-    words.random_(torch.iinfo(torch.int64).min, None, generator=generator)
-    below = min(round((1.0 - p) * 2**16), 2**16 - 1) - 2**15
-    kept = words.view(torch.int16)[: keep.numel()].view(keep.shape) < below
+    words = torch.empty(words_for(keep.numel()), dtype=torch.int64, device=keep.device)
+    words.random_(LOWEST_WORD, None, generator=generator)
+    kept = words.view(torch.int16)[: keep.numel()].view(keep.shape) < kept_below(p)
     return keep.copy_(kept).mul_(1.0 / (1.0 - p))
+
+
+def words_for(values: int) -> int:
+    """Words of 64 random bits for so many values."""
+    return -(-values // 4)
+
+
+def kept_below(p: float) -> int:
+    """A value is kept where its sixteen bits, a signed number, are below this; zeros are where `p` is zero."""
+    return min(round((1.0 - p) * 2**16), 2**16 - 1) - 2**15
 
 
 class FlattenMap(nn.Module):

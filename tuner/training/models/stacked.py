@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  its usual name
 from torch import Tensor
 
-from tuner.training.models.layers import draw_kept
+from tuner.training.models.layers import LOWEST_WORD, kept_below, words_for
 
 aten = torch.ops.aten
 
@@ -284,26 +284,41 @@ class FlattenMap(StackedLayer):
 
 
 class Dropout(StackedLayer):
-    """As `layers.Dropout`, with each member's own share and generator, both set by the training."""
+    """As `layers.Dropout`, with each member's own share and generator."""
 
-    p: Sequence[float] = ()
-    generators: Sequence[torch.Generator | None] = ()
+    def __init__(self) -> None:
+        self.keep: Tensor | None = None
+        self._drawing: Sequence[tuple[int, torch.Generator]] = ()
+
+    def set(self, shares: Sequence[float], generators: Sequence[torch.Generator], members: int) -> None:
+        """Of the first members; of the others nothing is dropped."""
+        each = [*shares, *(0.0 for _ in range(members - len(shares)))]
+        self._drawing = [pair for p, pair in zip(shares, enumerate(generators), strict=True) if p > 0.0]
+        self._below = torch.tensor([kept_below(p) for p in each], dtype=torch.int16).unsqueeze(1)
+        self._scales = torch.tensor([1.0 / (1.0 - p) for p in each])
+        # Values of a member -> random bits (members, words), zeros where none are drawn; and their rows.
+        self._words: dict[int, tuple[Tensor, Sequence[Tensor]]] = {}
 
     def forward(self, inputs: Tensor) -> Tensor:
-        self.keep = None
-        if not self.training or not any(self.p):
+        if not self.training or not self._drawing:
+            self.keep = None
             return inputs
-        # A member's activations in the order in which they lie in memory.
-        by_member = inputs if inputs.dim() == 3 else _by_member(inputs, len(self.p))
-        keep = torch.empty(by_member.shape, dtype=inputs.dtype, device=inputs.device)
-        for mask, p, generator in zip(keep, self.p, self.generators, strict=True):
-            if generator is not None and p > 0.0:
-                draw_kept(mask, p, generator)
-            else:
-                mask.fill_(1.0)
-        # (members, n, height, width, channels) back to maps: a view.
-        self.keep = keep if inputs.dim() == 3 else keep.permute(1, 2, 3, 0, 4).flatten(3).permute(0, 3, 1, 2)
+        self.keep = torch.empty_like(inputs)
+        self._draw(self.keep if inputs.dim() == 3 else _by_member(self.keep, len(self._scales)))
         return inputs * self.keep
+
+    def _draw(self, keep: Tensor) -> None:
+        """As `draw_kept` for each member (members, …), but of all at once: many calls for few values cost more."""
+        members, values = len(keep), keep[0].numel()
+        if values not in self._words:
+            words = torch.zeros(members, words_for(values), dtype=torch.int64, device=keep.device)
+            self._words[values] = words, words.unbind()
+            self._below, self._scales = self._below.to(keep.device), self._scales.to(keep.device)
+        words, rows = self._words[values]
+        for index, generator in self._drawing:
+            rows[index].random_(LOWEST_WORD, None, generator=generator)
+        kept = words.view(torch.int16)[:, :values] < self._below
+        torch.mul(kept.view(keep.shape), self._scales.view(members, *(1 for _ in keep.shape[1:])), out=keep)
 
     def backward(self, gradient: Tensor, *, wanted: bool) -> Tensor:
         return gradient if self.keep is None else gradient.mul_(self.keep)
