@@ -52,7 +52,7 @@ def measure(configs: Sequence[TrialConfig], data_folder: Path, device: torch.dev
         try:
             with own_stream(device):
                 if is_settled:
-                    return measurement.stacks(examples[shape])
+                    return measurement.stacks(examples[shape], [*shapes.values()])
                 return measurement.faster(examples[shape], [*shapes.values()])
         except InfeasibleModel:
             continue
@@ -65,20 +65,21 @@ class _Measurement:
     device: torch.device
     progress: Progress
 
-    def stacks(self, config: TrialConfig) -> Engine:
+    def stacks(self, config: TrialConfig, together: Sequence[int]) -> Engine:
+        """Of trials that cost like this one, so many of each shape."""
         if not self.is_resident():
             return Engine(name="single", members=0)
-        return Engine(name="stacks", members=max(self.costs(config, math.inf)))
+        return Engine(name="stacks", members=max(self.costs(config, math.inf, max(together))))
 
     def faster(self, config: TrialConfig, together: Sequence[int]) -> Engine:
-        """For trials that cost like this one, so many of each shape."""
+        """For the same."""
         if not self.is_resident():
             return Engine(name="single", members=0)
         alone = State(_member(config, 0), self.data_folder, self.device)
         single = self.seconds_a_step(alone)
         if single > SLOW_STEP and self.device.type == "cpu":
             return Engine(name="single")
-        costs = self.costs(config, single)
+        costs = self.costs(config, single, max(together))
         if sum(count * _cost(costs, count) for count in together) < WORTHWHILE * single * sum(together):
             return Engine(name="stacks", members=max(costs))
         return Engine(name="single")
@@ -87,11 +88,11 @@ class _Measurement:
         """Or there can be no stacks: members gather each their own examples."""
         return load_part(self.data_folder, "train", self.device).resident
 
-    def costs(self, config: TrialConfig, single: float) -> dict[int, float]:
-        """Members of a stack -> seconds that a step takes for each of them; as long as more of them pay."""
+    def costs(self, config: TrialConfig, single: float, most: int) -> dict[int, float]:
+        """Members of a stack -> seconds a step takes for each of them; as long as more of them pay, up to `most`."""
         costs: dict[int, float] = {}
         members, best = 1, float("inf")
-        while members <= MOST_MEMBERS:
+        while members < min(2 * most, MOST_MEMBERS + 1):
             stacked = [_member(config, number) for number in range(members)]
             try:
                 step = self.seconds_a_step(Stack(stacked, self.data_folder, self.device))
