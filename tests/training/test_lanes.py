@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.training.conftest import CPU, Run, Stopper, same
-from tuner.spec.config import TrialConfig
+from tuner.spec.config import SpiralData, TrialConfig
 from tuner.states import Outcome
 from tuner.training import checkpoint, lanes
 from tuner.training.loop import Lane
@@ -139,6 +139,36 @@ def test_a_stop_ends_one_lane(runs: Callable[..., list[Run]], alone: dict[int, R
     assert (stopped.result.outcome, stopped.result.epochs) == (None, 1)
     for run in together[:-1]:
         assert_as_alone(run, alone)
+
+
+def test_trials_on_other_data_wait_for_the_end_of_those_before_in_their_lane(
+    trial_config: Callable[..., TrialConfig], images: Path, points: Path, tmp_path: Path
+) -> None:
+    """A lane that has told its supervisor the end of one study may be given another's trials before it has ended."""
+    folders = {False: images, True: points}
+    configs = [trial_config(model=MLP, engine="single"), trial_config(model=MLP, engine="single")]
+    configs[1] = configs[1].model_copy(update={"data": SpiralData()})
+    alone, both = (
+        [
+            Run(config=config, folder=tmp_path / name / str(number), number=number)
+            for number, config in enumerate(configs)
+        ]
+        for name in ("alone", "both")
+    )
+
+    def train(some: Sequence[Run]) -> None:
+        lanes.train(
+            some,
+            lambda config: folders[isinstance(config.data, SpiralData)],
+            device=CPU,
+            joining=list,
+            progress=NoProgress(),
+        )
+
+    for run in alone:
+        train([run])
+    train(both)
+    assert [run.curve for run in both] == [run.curve for run in alone]
 
 
 def test_what_a_lane_raises_ends_the_training(

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tuner.spec.config import TrialConfig
 from tuner.spec.stacking import Engine
 from tuner.states import Outcome
 from tuner.training.progress import Progress, Result, Run, Stop
+from tuner.worker import children
 from tuner.worker.child import main
 from tuner.worker.messages import (
     Begin,
@@ -107,6 +109,21 @@ def supervisor(tmp_path: Path, training: type[Lingering]) -> Iterator[Supervisor
     yield supervisor
     ours.close()  # which ends it
     process.join(30)
+
+
+def test_a_frozen_child_that_takes_no_message_is_ended_instead_of_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "_SEND_SECONDS", 0.2)
+    child = children.Child(f"{__name__}:Lingering", "cpu", 0, 60.0)
+    try:
+        while not list(child.read()):
+            pass
+        newest = max(psutil.Process().children(recursive=True), key=lambda process: process.create_time())
+        newest.suspend()
+        child.send(Measure(study_id=1, configs=["x" * 2**22]))  # more than a socket holds
+        with pytest.raises(EOFError):
+            list(child.read())
+    finally:
+        child.kill()
 
 
 def test_trials_of_the_same_study_join_those_that_train(supervisor: Supervisor) -> None:

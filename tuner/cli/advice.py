@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import count, islice
 
-from tuner.search import LEARNERS, SAMPLERS
+from tuner.search import SAMPLERS, proposes_alone
 from tuner.search.history import History
 from tuner.search.pruners import startup_trials
 from tuner.spec.config import TrialConfig
@@ -54,8 +54,7 @@ def first_trials(spec: StudySpec) -> Iterator[TrialConfig]:
 
 def _may_stack(spec: StudySpec) -> bool:
     """Whether trials could train in stacks if they train in float32."""
-    alone = spec.search.method in LEARNERS and spec.search.parallel_proposals == 1
-    if alone or spec.engine == "single":
+    if proposes_alone(spec.search) or spec.engine == "single":
         return False
     return any(shape_of(_stacked(trial)) is not None for trial in islice(first_trials(spec), MEASURED_NUMBERS))
 

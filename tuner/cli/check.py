@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tuner.training.preflight import Corner, ModelSize, Preflight
 
 SAMPLED_TRIALS = 3  # of those that the search begins with: what trials take on average
-SURELY_FITS_BYTES = 2**28  # torch itself takes more: no machine that trains is too small for such data
 
 # Of models at the ends of the space: that of most work is not always that of most parameters.
 WORK: Mapping[ModelSize, str] = {"smallest": "least work", "largest": "most work"}
@@ -65,7 +64,7 @@ def command(context: Context, spec_file: SpecFile, slots: int | None, device: st
                 trials=tuple(islice(first_trials(spec), SAMPLED_TRIALS)),
             )
         )
-    streamed = _streamed(folder, preflight.device, context.settings)
+    streamed = _streamed(folder, preflight.data_bytes, context.settings)
     estimate = _estimate(spec, preflight, slots, stackable=not streamed)
     known = {
         "study": spec.name,
@@ -111,20 +110,13 @@ def _too_little_memory(preflight: Preflight, slots: int) -> Iterator[str]:
         )
 
 
-def _streamed(folder: Path, device: str, settings: Settings) -> str | None:
-    """Says so where the training part is larger than what may be kept in memory."""
+def _streamed(folder: Path, limit: int | None, settings: Settings) -> str | None:
+    """Says so where the training part is larger than what may be kept in memory, in bytes."""
     from tuner.training.data import part
 
     train = part(folder, "train")
     needed = train.inputs.nbytes + train.targets.nbytes
-    if settings.data_memory is None and needed <= SURELY_FITS_BYTES:
-        return None
-    import torch  # only now: it takes seconds
-
-    from tuner.training.batches import data_memory
-
-    limit = data_memory(torch.device(device))
-    if needed <= limit:
+    if limit is None or needed <= limit:
         return None
     why = "half of the memory" if settings.data_memory is None else "TUNER_DATA_MEMORY_MB"
     return f"from disk: the training part has {size(needed)}, more than the {size(limit)} it may have ({why})"

@@ -47,12 +47,9 @@ def end_training(db: Database, names: Sequence[str]) -> None:
     from tuner.storage.steering import set_state
     from tuner.storage.studies import get_study, spent
 
-    def open_trials(name: str) -> int:
-        return spent(db, get_study(db, name).study_id).open
-
-    trained = [name for name in names if open_trials(name)]
-    for name in trained:
-        set_state(db, name, StudyState.CANCELLED)
+    trained = [study for study in (get_study(db, name) for name in names) if spent(db, study.study_id).open]
+    for study in trained:
+        set_state(db, study.name, StudyState.CANCELLED)
     deadline = time.monotonic() + LET_GO_SECONDS
-    while any(map(open_trials, trained)) and time.monotonic() < deadline:
+    while any(spent(db, study.study_id).open for study in trained) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import multiprocessing
 import os
 import sys
@@ -21,6 +22,7 @@ from tuner.errors import TunerError
 from tuner.spec.config import TrialConfig
 from tuner.spec.study import spec_from_document
 from tuner.training import data
+from tuner.training.batches import data_memory
 from tuner.training.corners import find_corners
 from tuner.training.device import choose_device
 from tuner.training.dry_run import bfloat16_gain, dry_run
@@ -52,7 +54,7 @@ def main() -> None:
 
 
 def _examine(question: Question) -> Preflight:
-    device, available = _in_fork(partial(_device, question.device))
+    device, available, data_bytes = _in_fork(partial(_device, question.device))
     space = spec_from_document(question.study, question.document).space
     found = find_corners(space, data.info(question.data))
 
@@ -84,6 +86,7 @@ def _examine(question: Question) -> Preflight:
         infeasible=found.infeasible,
         trials=tuple(map(tried, question.trials)),
         available_bytes=available,
+        data_bytes=data_bytes,
         bfloat16_gain=gain,
     )
 
@@ -91,11 +94,12 @@ def _examine(question: Question) -> Preflight:
 # --- in a fork: only there a device is touched and anything computed ------------------------------------------------
 
 
-def _device(name: str) -> tuple[str, int | None]:
-    """Where trials are trained, and how much memory is free there."""
+def _device(name: str) -> tuple[str, int | None, int | None]:
+    """Where trials are trained, how much memory is free there, and how much a part of the data may have."""
     device = choose_device(name)
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
-    return device.type, free
+    data_bytes = data_memory(device)
+    return device.type, free, None if math.isinf(data_bytes) else int(data_bytes)
 
 
 def _try(config: TrialConfig, question: Question) -> dict[str, Any]:

@@ -67,6 +67,7 @@ class Preflight:
     infeasible: tuple[str, ...]  # models that cannot be built and why, one for each reason
     trials: tuple[DryRun, ...]  # as they were asked for
     available_bytes: int | None  # of the memory that trials take
+    data_bytes: int | None  # that a part of the data may have to be kept in memory; None: any number
     bfloat16_gain: float | None  # how many times as fast the largest model's steps are with it; None: not asked for
 
     @property

@@ -8,7 +8,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from tuner.search import LEARNERS, SAMPLERS, History
+from tuner.search import LEARNERS, SAMPLERS, History, proposes_alone
 from tuner.spec.space import Point
 from tuner.spec.stacking import shape_of, with_engine
 from tuner.storage.claims import Supply
@@ -117,9 +117,9 @@ class Plan:
 
         A study that is compared with others has their engine, whatever comes of it for this one.
         """
-        search, trials = self._spec.search, self._study.budget.trials
-        if self.learns and search.parallel_proposals == 1 and not self._study.compared:
+        if proposes_alone(self._spec.search) and not self._study.compared:
             return ()
+        trials = self._study.budget.trials
         numbers = range(MEASURED_NUMBERS if trials is None else min(MEASURED_NUMBERS, trials))
         configs = (self._spec.space.resolve(self._drawn(number, self._nothing)) for number in numbers)
         return [config.model_dump_json() for config in configs if shape_of(with_engine(config, "stacks")) is not None]
