@@ -31,7 +31,8 @@ def test_what_a_file_means(here: Site, spec_file: Path) -> None:
     assert said["budget"] == {"trials": 1000}
     assert said["infeasible"] == []
     estimate, at_once = said["estimate"], min(2, usable_cores())
-    assert estimate["study_seconds"] == pytest.approx(1000 * estimate["trial_seconds"] / at_once)
+    single_seconds = 1000 * estimate["trial_seconds"] / at_once
+    assert estimate["study_seconds"] == pytest.approx(single_seconds / estimate["engine_gain"])
     assert estimate["least_study_seconds"] == estimate["study_seconds"]  # nothing is pruned
     memory = estimate["memory"]
     assert memory["trials_that_fit"] == memory["available_bytes"] // memory["trial_bytes"]
@@ -83,8 +84,8 @@ budget: {seconds: 60}
 
 
 def test_the_table_says_what_there_is_to_say(cli: Cli, spec_file: Path) -> None:
-    out = cli("check", spec_file, "--slots", 1, "--device", "cpu").out
-    for absent in ("infeasible", "baselines", "warnings", "streamed", "advice  bfloat16", " -\n"):
+    out = cli("check", spec_file, "--slots", 1, "--device", "cpu", "--set", "training.engine=single").out
+    for absent in ("infeasible", "baselines", "warnings", "streamed", "advice  bfloat16", "engine", " -\n"):
         assert absent not in out
     (header, row) = [line for line in out.splitlines() if re.match("model  |least work  .* MiB", line)][-2:]
     assert header.split() == ["model", "parameters", "batch", "size", "memory", "an", "epoch", "a", "trial"]
@@ -97,6 +98,25 @@ def test_the_table_says_what_there_is_to_say(cli: Cli, spec_file: Path) -> None:
     assert re.search(r"^a trial  .* s on average, on cpu$", out, re.MULTILINE)
     (study,) = [line for line in out.splitlines() if line.startswith("the study  ")]
     assert re.search(r"  .* s on this machine alone with 1 slot; started now it ends by .*\d\d:\d\d$", study)
+
+
+def test_what_stacks_gain_is_told_and_counts(cli: Cli, spec_file: Path) -> None:
+    """Twenty networks of 8 units in a stack of 16 or more: many times as fast on any machine."""
+    settings = ("--set", "model={family: mlp, units: 8}", "--set", "budget.trials=20", "--slots", 1, "--device", "cpu")
+    estimate = cli("check", spec_file, *settings, "--format", "json").json["estimate"]
+    assert (estimate["engine"]["name"], estimate["engine"]["members"] >= 8) == ("stacks", True)
+    assert estimate["engine_gain"] > 2
+    assert estimate["study_seconds"] == pytest.approx(20 * estimate["trial_seconds"] / estimate["engine_gain"])
+    out = cli("check", spec_file, *settings).out
+    assert re.search(r"^a trial +.* s on average, on cpu, trained singly$", out, re.MULTILINE)
+    assert re.search(r"^engine +stacks of up to \d+, \d+\.\d x as fast as single trials$", out, re.MULTILINE)
+
+
+def test_tpe_is_expected_to_stack_what_it_may_propose_at_once(cli: Cli, spec_file: Path) -> None:
+    search = "search={method: tpe, parallel_proposals: 2}"
+    settings = ("--set", "model={family: mlp, units: 8}", "--set", "budget.trials=20", "--set", search)
+    estimate = cli("check", spec_file, *settings, "--format", "json").json["estimate"]
+    assert estimate["engine"]["members"] <= 2
 
 
 def test_what_a_pruner_may_spare_is_told(cli: Cli, spec_file: Path) -> None:
@@ -130,15 +150,12 @@ def test_advice_on_precision_is_the_last_line(cli: Cli, spec_file: Path) -> None
     assert re.fullmatch("advice +bfloat16: each trial trains singly, there are no stacks", last)
 
 
-@pytest.mark.parametrize(("engine", "excludes"), [("auto", True), ("stacks", True), ("single", False)])
-def test_what_bfloat16_gains_is_compared_with_single_trials(spec_file: Path, engine: str, excludes: bool) -> None:
-    spec = read_spec(spec_file, [f"training.engine={engine}"])
-    advice = on_precision(spec, 1.84, stackable=True)
-    assert advice is not None
-    assert "the model of most work trains 1.8 x as fast" in advice
-    assert ("compares single trials, and bfloat16 excludes stacks" in advice) is excludes
-    assert "stacks" not in (on_precision(spec, 1.84, stackable=False) or "")
-    assert on_precision(spec, 1.1, stackable=True) is None
+def test_what_bfloat16_gains_is_compared_with_stacks(spec_file: Path) -> None:
+    spec, told = read_spec(spec_file), "the model of most work trains 1.8 x as fast here"
+    assert (on_precision(spec, 1.84) or "").endswith(told)
+    assert (on_precision(spec, 1.84, 1.3) or "").endswith(f"{told}, which excludes stacks")
+    assert on_precision(spec, 1.84, 1.7) is None
+    assert on_precision(spec, 1.1) is None
 
 
 def test_data_that_will_be_streamed_is_told(cli: Cli, spec_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

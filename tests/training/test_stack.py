@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tests.training.conftest import CPU, Run, same
 from tuner.spec.config import TrainingConfig, TrialConfig
-from tuner.spec.stacking import shape_of
+from tuner.spec.stacking import Sample, shape_of
 from tuner.states import Outcome
 from tuner.training import agreement, checkpoint, data, loop
 from tuner.training import engine as engines
@@ -277,21 +277,25 @@ def test_where_the_file_asks_for_stacks_only_their_size_is_measured(
     monkeypatch.setattr(engines, "LONGEST_STEP", 0.0)
     asked = [config_of(trial_config, "cnn", number) for number in range(4)]
     assert asked[0].training.engine == "stacks"
-    engine = measure(asked, images, CPU, NoProgress())
+    engine = measure(Sample(configs=tuple(asked), together=None), images, CPU, NoProgress()).engine
     assert (engine.name, engine.members) == ("stacks", 2)
-    assert measure(left_open(asked), images, CPU, NoProgress()).name == "single"
+    assert measure(left_open(asked), images, CPU, NoProgress()).engine.name == "single"
 
 
-def left_open(configs: Sequence[TrialConfig]) -> list[TrialConfig]:
+def left_open(configs: Sequence[TrialConfig], together: int | None = None) -> Sample:
     """The same with `engine: auto`."""
-    return [
+    auto = (
         config.model_copy(update={"training": config.training.model_copy(update={"engine": "auto"})})
         for config in configs
-    ]
+    )
+    return Sample(configs=tuple(auto), together=together)
 
 
 def test_the_engine_is_measured(trial_config: Any, points: Path, images: Path) -> None:
     tiny = [config_of(trial_config, "mlp tanh", number) for number in range(7)]
-    engine = measure(left_open(tiny), points, CPU, NoProgress())
-    assert (engine.name, engine.members >= 4) == ("stacks", True)
+    fastest = measure(left_open(tiny), points, CPU, NoProgress())
+    assert (fastest.engine.name, fastest.engine.members >= 4) == ("stacks", True)
+    assert fastest.gain > 1.0
+    two_at_a_time = measure(left_open(tiny, together=2), points, CPU, NoProgress())
+    assert two_at_a_time.engine.members <= 2
     assert all(shape_of(config) is not None for config in tiny)

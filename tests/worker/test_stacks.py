@@ -19,8 +19,10 @@ from tuner.spec.stacking import Engine
 from tuner.storage.comparisons import launch_comparison
 from tuner.storage.connection import Row
 from tuner.storage.studies import StudyRecord, get_study
+from tuner.worker.claimant import Claimant
 from tuner.worker.desk import StudyDesk
-from tuner.worker.events import Assigned
+from tuner.worker.events import Assigned, Claimed, EngineUnknown
+from tuner.worker.requests import ClaimNext
 
 ONE_SHAPE = """
 study: stacked
@@ -174,6 +176,26 @@ def test_tpe_stacks_as_many_as_may_be_proposed_at_once(bench: Bench, proposals: 
     assert get_study(bench.db, "stacked").engine == Engine(
         name="single" if proposals == 1 else "stacks", members=1 if proposals == 1 else 64
     )
+
+
+def test_leases_are_renewed_while_a_stack_is_filled_with_proposals(bench: Bench) -> None:
+    """In a large space each proposal takes a second: of a large stack longer than a lease."""
+    study = bench.study(ONE_SHAPE, search="{method: tpe, parallel_proposals: 4}")
+    renewed: list[int] = []
+    claimant = Claimant(
+        bench.db,
+        make_worker(bench.db),
+        [study],
+        sweep=lambda checkpoint: None,
+        renew=lambda: renewed.append(len(bench.trials(study))),
+        longest_pause=1.0,
+    )
+    assert isinstance(claimant.claim(ClaimNext(slot=0, most=4)), EngineUnknown)
+    claimant.settle(study.study_id, Engine(name="stacks", members=4))
+    claimed = claimant.claim(ClaimNext(slot=0, most=4))
+    assert isinstance(claimed, Claimed)
+    assert len(claimed.trials) == 4
+    assert renewed == [1, 2, 3]  # trials that were claimed by then
 
 
 def test_given_back_trials_of_tpe_train_together_again(bench: Bench) -> None:

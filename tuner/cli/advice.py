@@ -6,17 +6,16 @@ Imported by commands when they run, never at the start of `tuner`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import count, islice
+from itertools import islice
 
-from tuner.search import SAMPLERS, proposes_alone
-from tuner.search.history import History
+from tuner.search import proposes_alone
+from tuner.search.beginning import SAMPLED_TRIALS, first_trials
 from tuner.search.pruners import startup_trials
 from tuner.spec.config import TrialConfig
 from tuner.spec.search import NoPruner
 from tuner.spec.space import Choices, Constant, Space, Value
 from tuner.spec.stacking import shape_of, with_engine
 from tuner.spec.study import StudySpec
-from tuner.worker.plan import MEASURED_NUMBERS
 
 MOMENTUM_OPTIMIZERS = frozenset({"sgd", "rmsprop"})  # the others have none, or their own
 WORTHWHILE_GAIN = 1.2  # times as fast; less is not worth a thought about precision
@@ -31,32 +30,27 @@ def warnings(spec: StudySpec) -> Iterator[str]:
         yield f"training.momentum has no effect: only {' and '.join(sorted(MOMENTUM_OPTIMIZERS))} use it"
 
 
-def on_precision(spec: StudySpec, bfloat16_gain: float | None, *, stackable: bool) -> str | None:
+def on_precision(
+    spec: StudySpec, bfloat16_gain: float | None, engine_gain: float = 1.0, *, stackable: bool = True
+) -> str | None:
     """Where bfloat16 would pay, and what it costs: trials in bfloat16 are never stacked.
 
-    Nor are any whose data is streamed, which is not `stackable`.
+    Both gains are of speed, over single trials in float32; data that is streamed is not `stackable`.
     """
-    stackable = stackable and _may_stack(spec)
     if spec.document["training"]["precision"] == "bfloat16":
-        return "bfloat16: each trial trains singly, there are no stacks" if stackable else None
-    if bfloat16_gain is None or bfloat16_gain < WORTHWHILE_GAIN:
+        alone = stackable and _may_stack(spec)
+        return "bfloat16: each trial trains singly, there are no stacks" if alone else None
+    if bfloat16_gain is None or bfloat16_gain < WORTHWHILE_GAIN * engine_gain:
         return None
     text = f"with training.precision: bfloat16 the model of most work trains {bfloat16_gain:.1f} x as fast here"
-    return f"{text}; this compares single trials, and bfloat16 excludes stacks" if stackable else text
-
-
-def first_trials(spec: StudySpec) -> Iterator[TrialConfig]:
-    """Those that the search begins with, before it has learnt anything."""
-    history = History(direction=spec.objective.direction)
-    for number in count() if spec.budget.trials is None else range(spec.budget.trials):
-        yield spec.space.resolve(SAMPLERS[spec.search.method](spec.space, history, spec.search.seed, number))
+    return f"{text}, which excludes stacks" if engine_gain > 1.0 else text
 
 
 def _may_stack(spec: StudySpec) -> bool:
     """Whether trials could train in stacks if they train in float32."""
     if proposes_alone(spec.search) or spec.engine == "single":
         return False
-    return any(shape_of(_stacked(trial)) is not None for trial in islice(first_trials(spec), MEASURED_NUMBERS))
+    return any(shape_of(_stacked(trial)) is not None for trial in islice(first_trials(spec), SAMPLED_TRIALS))
 
 
 def _stacked(trial: TrialConfig) -> TrialConfig:

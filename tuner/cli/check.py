@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from tuner.spec.study import StudySpec
     from tuner.training.preflight import Corner, ModelSize, Preflight
 
-SAMPLED_TRIALS = 3  # of those that the search begins with: what trials take on average
+TRIED_TRIALS = 3  # of those that the search begins with: what trials take on average
 
 # Of models at the ends of the space: that of most work is not always that of most parameters.
 WORK: Mapping[ModelSize, str] = {"smallest": "least work", "largest": "most work"}
@@ -46,7 +47,8 @@ def command(context: Context, spec_file: SpecFile, slots: int | None, device: st
     slots = sensible_slots(slots, device) or visible_gpus()
     grid = Grid(spec.space)
 
-    from tuner.cli.advice import first_trials, warnings
+    from tuner.cli.advice import warnings
+    from tuner.search.beginning import first_trials, sample
     from tuner.training.preflight import Examiner, Question
 
     with Examiner() as examiner:  # it gets ready while the data is prepared
@@ -61,7 +63,8 @@ def command(context: Context, spec_file: SpecFile, slots: int | None, device: st
                 document=spec.document,
                 data=folder,
                 device=device,
-                trials=tuple(islice(first_trials(spec), SAMPLED_TRIALS)),
+                trials=tuple(islice(first_trials(spec), TRIED_TRIALS)),
+                sample=sample(spec),
             )
         )
     streamed = _streamed(folder, preflight.data_bytes, context.settings)
@@ -133,8 +136,9 @@ def _estimate(spec: StudySpec, preflight: Preflight, slots: int, *, stackable: b
     at_once = min(slots, usable_cores() if preflight.device == "cpu" else max(1, visible_gpus()))
     study_seconds = least_seconds = None
     if trial_seconds is not None:
-        study_seconds = _trained_seconds(spec, trial_seconds, spec.epochs) / at_once
-        least_seconds = _trained_seconds(spec, trial_seconds, _least_epochs(spec)) / at_once
+        each_seconds = trial_seconds / preflight.engine_gain
+        study_seconds = _trained_seconds(spec, each_seconds, spec.epochs) / at_once
+        least_seconds = _trained_seconds(spec, each_seconds, _least_epochs(spec)) / at_once
     return {
         "device": preflight.device,
         "slots": slots,
@@ -143,11 +147,13 @@ def _estimate(spec: StudySpec, preflight: Preflight, slots: int, *, stackable: b
             "available_bytes": preflight.available_bytes,
             "trials_that_fit": preflight.fit,
         },
-        "trial_seconds": trial_seconds,  # on average, not pruned
+        "engine": asdict(preflight.engine),
+        "engine_gain": preflight.engine_gain,  # times as fast as single trials
+        "trial_seconds": trial_seconds,  # on average, not pruned, trained singly
         "study_seconds": study_seconds,  # if nothing is pruned
         "least_study_seconds": least_seconds,  # if all is pruned that may be, as early as it may be
         "bfloat16_gain": preflight.bfloat16_gain,
-        "advice": on_precision(spec, preflight.bfloat16_gain, stackable=stackable),
+        "advice": on_precision(spec, preflight.bfloat16_gain, preflight.engine_gain, stackable=stackable),
     }
 
 
@@ -205,6 +211,8 @@ def _show_corners(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _in_words(estimate: Mapping[str, Any]) -> dict[str, str]:
     """The estimate in a line for each thing that it is about."""
+    from tuner.spec.stacking import Engine
+
     memory, slots, least = estimate["memory"], estimate["slots"], estimate["least_study_seconds"]
     words = {}
     if memory["trials_that_fit"] is not None:
@@ -213,9 +221,13 @@ def _in_words(estimate: Mapping[str, Any]) -> dict[str, str]:
             f"{size(memory['available_bytes'])} available: {memory['trials_that_fit']:,} fit at once"
         )
     if estimate["trial_seconds"] is None:
-        return {**words, "time": f"unknown: none of the first {SAMPLED_TRIALS} trials can be trained"}
+        return {**words, "time": f"unknown: none of the first {TRIED_TRIALS} trials can be trained"}
     now, seconds = datetime.now(UTC), estimate["study_seconds"]
     words["a trial"] = f"{duration(estimate['trial_seconds'])} on average, on {estimate['device']}"
+    engine = Engine(**estimate["engine"])
+    if engine.name == "stacks":
+        words["a trial"] += ", trained singly"
+        words["engine"] = f"{engine}, {estimate['engine_gain']:.1f} x as fast as single trials"
     words["the study"] = (
         f"{duration(seconds)} on this machine alone with {slots} slot{'s' if slots > 1 else ''}"
         + (f" if nothing is pruned, {duration(least)} if all is that may be" if least < seconds else "")

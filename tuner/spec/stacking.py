@@ -38,6 +38,14 @@ class Engine:
         return "single" if self.name == "single" else f"stacks of up to {self.members}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Trials by which engines are compared: the first ones of a study, those of them that can be stacked."""
+
+    configs: tuple[TrialConfig, ...]
+    together: int | None  # at most so many of a shape are ever known at once; None: any number
+
+
 def with_engine(config: TrialConfig, name: Literal["single", "stacks"]) -> TrialConfig:
     """The configuration with its engine resolved."""
     return config.model_copy(update={"training": config.training.model_copy(update={"engine": name})})

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from tuner.spec.config import TrialConfig
-from tuner.spec.stacking import Engine, shape_of, with_engine
+from tuner.spec.stacking import Engine, Sample, shape_of, with_engine
 from tuner.training.batches import load_part
 from tuner.training.captured import EAGER_STEPS
 from tuner.training.course import Member
@@ -34,8 +34,14 @@ SLOW_STEP = 0.01  # seconds: a single trial whose step takes so long has no over
 WORTHWHILE = 0.9  # of the seconds that a member took in a smaller stack, or alone
 
 
-def measure(configs: Sequence[TrialConfig], data_folder: Path, device: torch.device, progress: Progress) -> Engine:
-    """The engine for trials like these, all stackable, the first ones of a study; of no members where none can be.
+@dataclass(frozen=True, kw_only=True)
+class Fastest:
+    engine: Engine  # of no members where no stack can be built
+    gain: float = 1.0  # trials in a given time, of one such network, as a multiple of those by the single engine
+
+
+def measure(sample: Sample, data_folder: Path, device: torch.device, progress: Progress) -> Fastest:
+    """The engine for trials like these, of which there is one at least.
 
     A trial that finds no companion of its shape has a silent one and may cost more in a stack than singly: what counts
     is the sum over these trials, each with those of its shape beside it, at the costs of the commonest shape that can
@@ -43,20 +49,21 @@ def measure(configs: Sequence[TrialConfig], data_folder: Path, device: torch.dev
     is measured at a time: what it gains by lanes is not known. Raises DataError.
     """
     progress.enter(Phase.TRAIN)
+    if not load_part(data_folder, "train", device).resident:  # members gather each their own examples
+        return Fastest(engine=Engine(name="single", members=0))
     measurement = _Measurement(data_folder, device, progress)
-    is_settled = configs[0].training.engine == "stacks"
-    stacked = [with_engine(config, "stacks") for config in configs]
+    asked_for = sample.configs[0].training.engine == "stacks"
+    stacked = [with_engine(config, "stacks") for config in sample.configs]
     shapes = Counter(map(shape_of, stacked))
+    groups = [group for count in shapes.values() for group in _groups(count, sample.together or count)]
     examples = {shape_of(config): config for config in reversed(stacked)}
     for shape, _ in shapes.most_common():
         try:
             with own_stream(device):
-                if is_settled:
-                    return measurement.stacks(examples[shape], [*shapes.values()])
-                return measurement.faster(examples[shape], [*shapes.values()])
+                return measurement.fastest(examples[shape], groups, asked_for=asked_for)
         except InfeasibleModel:
             continue
-    return Engine(name="single")
+    return Fastest(engine=Engine(name="single"))
 
 
 @dataclass(frozen=True)
@@ -65,28 +72,16 @@ class _Measurement:
     device: torch.device
     progress: Progress
 
-    def stacks(self, config: TrialConfig, together: Sequence[int]) -> Engine:
-        """Of trials that cost like this one, so many of each shape."""
-        if not self.is_resident():
-            return Engine(name="single", members=0)
-        return Engine(name="stacks", members=max(self.costs(config, math.inf, max(together))))
-
-    def faster(self, config: TrialConfig, together: Sequence[int]) -> Engine:
-        """For the same."""
-        if not self.is_resident():
-            return Engine(name="single", members=0)
-        alone = State(_member(config, 0), self.data_folder, self.device)
-        single = self.seconds_a_step(alone)
-        if single > SLOW_STEP and self.device.type == "cpu":
-            return Engine(name="single")
-        costs = self.costs(config, single, max(together))
-        if sum(count * _cost(costs, count) for count in together) < WORTHWHILE * single * sum(together):
-            return Engine(name="stacks", members=max(costs))
-        return Engine(name="single")
-
-    def is_resident(self) -> bool:
-        """Or there can be no stacks: members gather each their own examples."""
-        return load_part(self.data_folder, "train", self.device).resident
+    def fastest(self, config: TrialConfig, groups: Sequence[int], *, asked_for: bool) -> Fastest:
+        """For trials that cost like this one, so many of which are together in each group."""
+        single = self.seconds_a_step(State(_member(config, 0), self.data_folder, self.device))
+        if single > SLOW_STEP and self.device.type == "cpu" and not asked_for:
+            return Fastest(engine=Engine(name="single"))
+        costs = self.costs(config, math.inf if asked_for else single, max(groups))
+        gain = sum(groups) * single / sum(count * _cost(costs, count) for count in groups)
+        if not asked_for and gain * WORTHWHILE <= 1.0:
+            return Fastest(engine=Engine(name="single"))
+        return Fastest(engine=Engine(name="stacks", members=max(costs)), gain=gain)
 
     def costs(self, config: TrialConfig, single: float, most: int) -> dict[int, float]:
         """Members of a stack -> seconds a step takes for each of them; as long as more of them pay, up to `most`."""
@@ -129,6 +124,12 @@ class _Measurement:
                 now = time.perf_counter()
                 yield now - began
                 began = now
+
+
+def _groups(count: int, most: int) -> list[int]:
+    """So many trials of a shape, divided into groups that train together."""
+    whole, rest = divmod(count, most)
+    return [most] * whole + ([rest] if rest else [])
 
 
 def _cost(costs: dict[int, float], count: int) -> float:

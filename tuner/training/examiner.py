@@ -20,15 +20,18 @@ from pydantic import TypeAdapter
 
 from tuner.errors import TunerError
 from tuner.spec.config import TrialConfig
+from tuner.spec.stacking import Engine
 from tuner.spec.study import spec_from_document
 from tuner.training import data
 from tuner.training.batches import data_memory
 from tuner.training.corners import find_corners
 from tuner.training.device import choose_device
 from tuner.training.dry_run import bfloat16_gain, dry_run
+from tuner.training.engine import Fastest, measure
 from tuner.training.errors import InfeasibleModel, is_out_of_memory
 from tuner.training.machine import available_memory, limit_memory
 from tuner.training.preflight import Corner, DryRun, Preflight, Question
+from tuner.training.progress import NoProgress
 from tuner.training.warmup import warm_up
 
 ANSWER_SECONDS = 20.0  # a fork that takes longer is killed; most take less than one
@@ -74,6 +77,10 @@ def _examine(question: Question) -> Preflight:
         )
         for corner in found.corners
     ]
+    fastest = Fastest(engine=Engine(name="single"))
+    if question.sample.configs:
+        with contextlib.suppress(_Failed):
+            fastest = TypeAdapter(Fastest).validate_python(_in_fork(partial(_fastest, question)))
     gain = None
     if found.corners and found.corners[-1].config.training.precision == "auto":
         with contextlib.suppress(_Failed):
@@ -87,6 +94,8 @@ def _examine(question: Question) -> Preflight:
         trials=tuple(map(tried, question.trials)),
         available_bytes=available,
         data_bytes=data_bytes,
+        engine=fastest.engine,
+        engine_gain=fastest.gain,
         bfloat16_gain=gain,
     )
 
@@ -103,17 +112,23 @@ def _device(name: str) -> tuple[str, int | None, int | None]:
 
 
 def _try(config: TrialConfig, question: Question) -> dict[str, Any]:
-    device = choose_device(question.device)
-    if device.type == "cpu":
-        limit_memory()
-    return asdict(dry_run(config, question.data, device))
+    return asdict(dry_run(config, question.data, _place(question)))
+
+
+def _fastest(question: Question) -> dict[str, Any]:
+    return asdict(measure(question.sample, question.data, _place(question), NoProgress()))
 
 
 def _gain(config: TrialConfig, question: Question) -> float:
+    return bfloat16_gain(config, question.data, _place(question))
+
+
+def _place(question: Question) -> torch.device:
+    """Where to train, with no more memory than there is."""
     device = choose_device(question.device)
     if device.type == "cpu":
         limit_memory()
-    return bfloat16_gain(config, question.data, device)
+    return device
 
 
 def _in_fork(call: Callable[[], Any]) -> Any:

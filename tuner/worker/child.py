@@ -15,7 +15,7 @@ from typing import Protocol
 
 from tuner.errors import ArtifactError, DataError, TunerError
 from tuner.spec.config import TrialConfig
-from tuner.spec.stacking import Engine
+from tuner.spec.stacking import Engine, Sample
 from tuner.training.progress import Phase, Progress, Run
 from tuner.worker.mailbox import Mailbox
 from tuner.worker.messages import Begin, Measure, Measured, Ready, Unable
@@ -45,7 +45,7 @@ class Training(Protocol):
         whatever it raises concerns all runs that have not ended.
         """
 
-    def measure(self, configs: Sequence[TrialConfig], progress: Progress) -> Engine:
+    def measure(self, sample: Sample, progress: Progress) -> Engine:
         """Which engine trains such trials fastest here, and with how many members: 0 where no stack can be built.
 
         `progress` moves as it does in training. Raises ArtifactError or DataError where this machine is at fault; after
@@ -80,7 +80,8 @@ def main(sock: socket.socket, progress: SharedProgress, training: str, device: s
 def _measured(order: Measure, train: Training, progress: Progress) -> Measured | Unable:
     engine, fault = Engine(name="single"), None
     try:
-        engine = train.measure([TrialConfig.model_validate_json(config) for config in order.configs], progress)
+        configs = tuple(TrialConfig.model_validate_json(config) for config in order.configs)
+        engine = train.measure(Sample(configs=configs, together=order.together), progress)
     except (ArtifactError, DataError) as error:
         return Unable(trial_id=None, attempt=None, error=type(error).__name__, reason=str(error))
     except Exception as error:

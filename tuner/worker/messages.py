@@ -51,6 +51,7 @@ class Measure:
 
     study_id: int
     configs: Sequence[str]  # TrialConfigs as JSON
+    together: int | None  # at most so many of them will train as one; None: any number
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from tuner.search import LEARNERS, SAMPLERS, History, proposes_alone
+from tuner.search import LEARNERS, SAMPLERS, History
 from tuner.spec.space import Point
-from tuner.spec.stacking import shape_of, with_engine
+from tuner.spec.stacking import shape_of
 from tuner.storage.claims import Supply
 from tuner.storage.connection import Database
 from tuner.storage.history import HistoryReader
@@ -18,7 +18,6 @@ from tuner.storage.studies import StudyRecord
 
 HORIZON = 1000  # numbers, from the lowest that waits: so far ahead companions are looked for
 WARM_NUMBERS = 50  # whose points are found at a time while nobody waits: half a millisecond each
-MEASURED_NUMBERS = 200  # engines are compared by the first so many trials, as far as they can be stacked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,15 +110,3 @@ class Plan:
         """Not farther than HORIZON from the lowest that waits: or ever more would be skipped."""
         lowest = min([*supply.waiting, supply.next])
         return range(supply.next, min(supply.next + supply.numbers, lowest + HORIZON))
-
-    def to_measure(self) -> Sequence[str]:
-        """Configurations by which engines are compared; none where no stack can ever be.
-
-        A study that is compared with others has their engine, whatever comes of it for this one.
-        """
-        if proposes_alone(self._spec.search) and not self._study.compared:
-            return ()
-        trials = self._study.budget.trials
-        numbers = range(MEASURED_NUMBERS if trials is None else min(MEASURED_NUMBERS, trials))
-        configs = (self._spec.space.resolve(self._drawn(number, self._nothing)) for number in numbers)
-        return [config.model_dump_json() for config in configs if shape_of(with_engine(config, "stacks")) is not None]

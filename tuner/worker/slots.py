@@ -86,7 +86,8 @@ class Slot:
 
     def measure(self, unknown: EngineUnknown) -> None:
         self.measuring = unknown.study_id
-        self.child.begin(Measure(study_id=unknown.study_id, configs=unknown.configs))
+        configs = [config.model_dump_json() for config in unknown.sample.configs]
+        self.child.begin(Measure(study_id=unknown.study_id, configs=configs, together=unknown.sample.together))
 
     def abandon(self, work: Work) -> None:
         """Ends the training at its next step; what it still says is dropped."""
