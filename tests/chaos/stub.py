@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tuner.errors import ArtifactError
 from tuner.seeds import derive_seed
-from tuner.spec.stacking import Engine, Sample
+from tuner.spec.stacking import Engine, Group
 from tuner.states import Outcome
 from tuner.training import checkpoint_file
 from tuner.training.progress import Epoch, Phase, Progress, Result, Run, Stop
@@ -126,7 +126,7 @@ class Stub:
             Epoch(epoch=member.epoch, value=value, metrics={"stub": value}, seconds=how.epoch_seconds), checkpoint
         )
 
-    def measure(self, sample: Sample, progress: Progress) -> Engine:
+    def measure(self, groups: Sequence[Group], progress: Progress) -> Engine:
         time.sleep(self._behaviour.measure_seconds)
         self._perhaps_die()
         members = self._behaviour.members

@@ -12,7 +12,9 @@ from torch.optim import Optimizer
 
 from tests.cli.site import Cli, Site
 from tuner.cli.advice import MOMENTUM_OPTIMIZERS, on_precision
+from tuner.search.beginning import sample
 from tuner.spec.config import TrainingConfig
+from tuner.spec.stacking import Engine
 from tuner.spec.study import read_spec
 from tuner.training.machine import usable_cores
 from tuner.training.optimizers import OPTIMIZERS
@@ -32,6 +34,7 @@ def test_what_a_file_means(here: Site, spec_file: Path) -> None:
     assert said["infeasible"] == []
     estimate, at_once = said["estimate"], min(2, usable_cores())
     single_seconds = 1000 * estimate["trial_seconds"] / at_once
+    assert estimate["stackable"] == 1.0
     assert estimate["study_seconds"] == pytest.approx(single_seconds / estimate["engine_gain"])
     assert estimate["least_study_seconds"] == estimate["study_seconds"]  # nothing is pruned
     memory = estimate["memory"]
@@ -101,22 +104,47 @@ def test_the_table_says_what_there_is_to_say(cli: Cli, spec_file: Path) -> None:
 
 
 def test_what_stacks_gain_is_told_and_counts(cli: Cli, spec_file: Path) -> None:
-    """Twenty networks of 8 units in a stack of 16 or more: many times as fast on any machine."""
-    settings = ("--set", "model={family: mlp, units: 8}", "--set", "budget.trials=20", "--slots", 1, "--device", "cpu")
-    estimate = cli("check", spec_file, *settings, "--format", "json").json["estimate"]
-    assert (estimate["engine"]["name"], estimate["engine"]["members"] >= 8) == ("stacks", True)
-    assert estimate["engine_gain"] > 2
-    assert estimate["study_seconds"] == pytest.approx(20 * estimate["trial_seconds"] / estimate["engine_gain"])
-    out = cli("check", spec_file, *settings).out
+    """Networks of 8 units: many times as fast together on any machine, but for those that cannot be stacked."""
+    overrides = ("model={family: mlp, units: 8}", "training.optimizer={choices: [sgd, rmsprop]}", "budget.trials=40")
+    settings = [word for override in overrides for word in ("--set", override)]
+    estimate = cli("check", spec_file, *settings, "--slots", 1, "--format", "json").json["estimate"]
+    assert estimate["engine"]["name"] == "stacks"
+    assert estimate["engine_gain"] > 1
+    share = estimate["stackable"]
+    assert 0 < share < 1
+    seconds = 40 * estimate["trial_seconds"] * (1 - share + share / estimate["engine_gain"])
+    assert estimate["study_seconds"] == pytest.approx(seconds)
+    out = cli("check", spec_file, *settings, "--slots", 1, "--device", "cpu").out
     assert re.search(r"^a trial +.* s on average, on cpu, trained singly$", out, re.MULTILINE)
-    assert re.search(r"^engine +stacks of up to \d+, \d+\.\d x as fast as single trials$", out, re.MULTILINE)
+    engine = r"stacks of up to \d+, \d+\.\d x as fast as single trials for the \d\d% of trials that can be stacked"
+    assert re.search(f"^engine +{engine}$", out, re.MULTILINE)
 
 
-def test_tpe_is_expected_to_stack_what_it_may_propose_at_once(cli: Cli, spec_file: Path) -> None:
-    search = "search={method: tpe, parallel_proposals: 2}"
-    settings = ("--set", "model={family: mlp, units: 8}", "--set", "budget.trials=20", "--set", search)
-    estimate = cli("check", spec_file, *settings, "--format", "json").json["estimate"]
-    assert estimate["engine"]["members"] <= 2
+def test_engines_are_compared_by_stacks_that_there_can_be(spec_file: Path) -> None:
+    def groups(*overrides: str, slots: int = 1, compared: bool = False) -> list[int]:
+        spec = read_spec(spec_file, ["model={family: mlp, units: 8}", "budget.trials=40", *overrides])
+        return [group.trials for group in sample(spec, slots=slots, compared=compared).groups]
+
+    assert groups() == [40]
+    assert groups(slots=3) == [14, 14, 12]  # of which each gets its share
+    assert groups("budget={total_epochs: 30}") == [10]  # of three epochs
+    assert groups("training.engine=single") == []
+    tpe, shapes = "search={method: tpe, parallel_proposals: 8}", "model.units={choices: [8, 16]}"
+    assert groups(tpe) == [8] * 5
+    assert groups("search.method=tpe") == []
+    assert groups("search.method=tpe", "training.engine=stacks") == [1] * 40
+    assert groups("search.method=tpe", compared=True) == [40]
+    assert sum(groups(shapes)) == 40
+    assert len(groups(shapes)) == 2
+    assert sum(groups(tpe, shapes)) == 40
+    assert max(groups(tpe, shapes)) < 8  # those of one shape that follow each other
+    assert sum(groups("training.optimizer={choices: [sgd, rmsprop]}")) < 40
+
+
+def test_that_stacks_do_not_pay_is_told(cli: Cli, spec_file: Path) -> None:
+    settings = ("--set", "model.units=512", "--set", "training.batch_size=100", "--set", "data.points=2000")
+    out = cli("check", spec_file, *settings).out
+    assert re.search(r"^engine +single: stacks would not be faster$", out, re.MULTILINE)
 
 
 def test_what_a_pruner_may_spare_is_told(cli: Cli, spec_file: Path) -> None:
@@ -141,7 +169,7 @@ def test_what_a_pruner_may_spare_is_told(cli: Cli, spec_file: Path) -> None:
 def test_that_bfloat16_excludes_stacks_is_told_where_there_could_be_some(
     spec_file: Path, overrides: list[str], alone: bool
 ) -> None:
-    advice = on_precision(read_spec(spec_file, ["training.precision=bfloat16", *overrides]), None, stackable=True)
+    advice = on_precision(read_spec(spec_file, ["training.precision=bfloat16", *overrides]), None, None, 1.0)
     assert advice == ("bfloat16: each trial trains singly, there are no stacks" if alone else None)
 
 
@@ -152,10 +180,15 @@ def test_advice_on_precision_is_the_last_line(cli: Cli, spec_file: Path) -> None
 
 def test_what_bfloat16_gains_is_compared_with_stacks(spec_file: Path) -> None:
     spec, told = read_spec(spec_file), "the model of most work trains 1.8 x as fast here"
-    assert (on_precision(spec, 1.84) or "").endswith(told)
-    assert (on_precision(spec, 1.84, 1.3) or "").endswith(f"{told}, which excludes stacks")
-    assert on_precision(spec, 1.84, 1.7) is None
-    assert on_precision(spec, 1.1) is None
+    single, stacks = Engine(name="single"), Engine(name="stacks", members=8)
+    assert (on_precision(spec, 1.84, None, 1.0) or "").endswith(told)
+    assert (on_precision(spec, 1.84, single, 1.0) or "").endswith(told)
+    excludes = f"{told} as singly in float32; bfloat16 excludes stacks"
+    assert (on_precision(spec, 1.84, stacks, 1.3) or "").endswith(excludes)
+    assert (on_precision(spec, 1.84, stacks, 0.6) or "").endswith(excludes)  # the file asks for stacks
+    assert on_precision(spec, 1.84, stacks, 1.7) is None
+    assert on_precision(spec, 1.1, single, 1.0) is None
+    assert on_precision(spec, 1.1, stacks, 0.6) is None
 
 
 def test_data_that_will_be_streamed_is_told(cli: Cli, spec_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +197,8 @@ def test_data_that_will_be_streamed_is_told(cli: Cli, spec_file: Path, monkeypat
     assert cli("check", spec_file, *points, "--format", "json").json["data"]["streamed"] == (
         "from disk: the training part has 781 KiB, more than the 512 KiB it may have (TUNER_DATA_MEMORY_MB)"
     )
+    out = cli("check", spec_file, *points).out
+    assert re.search(r"^engine +single: streamed data cannot be stacked$", out, re.MULTILINE)
 
 
 def test_a_knob_with_a_value_for_each_layer_is_one_parameter(cli: Cli, spec_file: Path) -> None:

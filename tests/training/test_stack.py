@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tests.training.conftest import CPU, Run, same
 from tuner.spec.config import TrainingConfig, TrialConfig
-from tuner.spec.stacking import Sample, shape_of
+from tuner.spec.stacking import Engine, Group
 from tuner.states import Outcome
 from tuner.training import agreement, checkpoint, data, loop
 from tuner.training import engine as engines
@@ -277,25 +277,21 @@ def test_where_the_file_asks_for_stacks_only_their_size_is_measured(
     monkeypatch.setattr(engines, "LONGEST_STEP", 0.0)
     asked = [config_of(trial_config, "cnn", number) for number in range(4)]
     assert asked[0].training.engine == "stacks"
-    engine = measure(Sample(configs=tuple(asked), together=None), images, CPU, NoProgress()).engine
+    engine = measure([Group(config=asked[0], trials=4)], images, CPU, NoProgress()).engine
     assert (engine.name, engine.members) == ("stacks", 2)
-    assert measure(left_open(asked), images, CPU, NoProgress()).engine.name == "single"
+    assert measure([left_open(asked[0], trials=4)], images, CPU, NoProgress()).engine.name == "single"
 
 
-def left_open(configs: Sequence[TrialConfig], together: int | None = None) -> Sample:
-    """The same with `engine: auto`."""
-    auto = (
-        config.model_copy(update={"training": config.training.model_copy(update={"engine": "auto"})})
-        for config in configs
-    )
-    return Sample(configs=tuple(auto), together=together)
+def left_open(config: TrialConfig, trials: int) -> Group:
+    """So many like this one, with `engine: auto`."""
+    training = config.training.model_copy(update={"engine": "auto"})
+    return Group(config=config.model_copy(update={"training": training}), trials=trials)
 
 
 def test_the_engine_is_measured(trial_config: Any, points: Path, images: Path) -> None:
-    tiny = [config_of(trial_config, "mlp tanh", number) for number in range(7)]
-    fastest = measure(left_open(tiny), points, CPU, NoProgress())
-    assert (fastest.engine.name, fastest.engine.members >= 4) == ("stacks", True)
-    assert fastest.gain > 1.0
-    two_at_a_time = measure(left_open(tiny, together=2), points, CPU, NoProgress())
-    assert two_at_a_time.engine.members <= 2
-    assert all(shape_of(config) is not None for config in tiny)
+    tiny = config_of(trial_config, "mlp tanh", 0)
+    measured = measure([left_open(tiny, trials=7)], points, CPU, NoProgress())
+    assert (measured.engine.name, measured.engine.members >= 4) == ("stacks", True)
+    assert measured.gain > 1.0
+    in_pairs = measure([left_open(tiny, trials=2)] * 3, points, CPU, NoProgress())
+    assert in_pairs.engine == Engine(name="stacks", members=2)

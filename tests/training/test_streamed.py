@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tuner.errors import DataError
-from tuner.spec.stacking import Engine, Sample
+from tuner.spec.stacking import Engine, Group
 from tuner.training import checkpoint, data, loop
 from tuner.training.batches import Batches, open_part
 from tuner.training.data import cache
@@ -166,8 +166,8 @@ def test_500_trials_leave_neither_threads_nor_files(images: Path) -> None:
 
 @pytest.mark.usefixtures("streamed")
 def test_trials_share_no_network_where_their_data_is_streamed(points: Path, trial_config: Any) -> None:
-    sample = Sample(configs=(trial(trial_config, "mlp"),) * 40, together=None)
-    assert measure(sample, points, CPU, NoProgress()).engine == Engine(name="single", members=0)
+    group = Group(config=trial(trial_config, "mlp"), trials=40)
+    assert measure([group], points, CPU, NoProgress()).engine == Engine(name="single", members=0)
 
 
 @pytest.mark.usefixtures("streamed")

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tuner.spec.stacking import Engine, Sample
+from tuner.spec.stacking import Engine, Group
 from tuner.states import Outcome
 from tuner.training.progress import Progress, Result, Run, Stop
 from tuner.worker import children
@@ -50,7 +50,7 @@ class Lingering:
                 time.sleep(0.01)
             runs = joining()
 
-    def measure(self, sample: Sample, progress: Progress) -> Engine:
+    def measure(self, groups: Sequence[Group], progress: Progress) -> Engine:
         return Engine(name="stacks", members=7)
 
 
@@ -110,15 +110,15 @@ def supervisor(tmp_path: Path, training: type[Lingering]) -> Iterator[Supervisor
     process.join(30)
 
 
-def test_a_frozen_child_that_takes_no_message_is_ended_instead_of_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(children, "_SEND_SECONDS", 0.2)
+def test_a_frozen_child_that_takes_no_message_is_ended_instead_of_waited_for() -> None:
     child = children.Child(f"{__name__}:Lingering", "cpu", 0, 60.0)
     try:
+        child.socket.settimeout(60.0)
         while not list(child.read()):
             pass
-        newest = max(psutil.Process().children(recursive=True), key=lambda process: process.create_time())
-        newest.suspend()
-        child.send(Measure(study_id=1, configs=["x" * 2**22], together=None))  # more than a socket holds
+        psutil.Process(child._process.pid).suspend()
+        child.socket.settimeout(0.2)
+        child.send(Measure(study_id=1, configs=["x" * 2**22], trials=[1]))  # more than a socket holds
         with pytest.raises(EOFError):
             list(child.read())
     finally:
@@ -157,7 +157,7 @@ def test_trials_of_another_study_need_not_wait_where_studies_mix(supervisor: Sup
 def test_an_order_to_measure_is_not_lost_where_trials_have_just_ended(supervisor: Supervisor) -> None:
     supervisor.begin(study=1, trial=1)
     assert supervisor.hear_end(1) == "session 1"
-    supervisor.send(Measure(study_id=2, configs=[], together=None))
+    supervisor.send(Measure(study_id=2, configs=[], trials=[]))
     supervisor.begin(study=1, trial=2)
     supervisor.let_go(1)
     assert supervisor.hear() == Measured(study_id=2, engine="stacks", members=7, fault=None)

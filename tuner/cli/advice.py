@@ -6,16 +6,13 @@ Imported by commands when they run, never at the start of `tuner`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 
-from tuner.search import proposes_alone
-from tuner.search.beginning import SAMPLED_TRIALS, first_trials
+from tuner.search.beginning import sample
 from tuner.search.pruners import startup_trials
-from tuner.spec.config import TrialConfig
 from tuner.spec.search import NoPruner
 from tuner.spec.space import Choices, Constant, Space, Value
-from tuner.spec.stacking import shape_of, with_engine
-from tuner.spec.study import StudySpec
+from tuner.spec.stacking import Engine
+from tuner.spec.study import StudySpec, spec_from_document
 
 MOMENTUM_OPTIMIZERS = frozenset({"sgd", "rmsprop"})  # the others have none, or their own
 WORTHWHILE_GAIN = 1.2  # times as fast; less is not worth a thought about precision
@@ -30,33 +27,20 @@ def warnings(spec: StudySpec) -> Iterator[str]:
         yield f"training.momentum has no effect: only {' and '.join(sorted(MOMENTUM_OPTIMIZERS))} use it"
 
 
-def on_precision(
-    spec: StudySpec, bfloat16_gain: float | None, engine_gain: float = 1.0, *, stackable: bool = True
-) -> str | None:
+def on_precision(spec: StudySpec, bfloat16_gain: float | None, engine: Engine | None, engine_gain: float) -> str | None:
     """Where bfloat16 would pay, and what it costs: trials in bfloat16 are never stacked.
 
-    Both gains are of speed, over single trials in float32; data that is streamed is not `stackable`.
+    Both gains are of speed, over single trials in float32.
     """
-    if spec.document["training"]["precision"] == "bfloat16":
-        alone = stackable and _may_stack(spec)
-        return "bfloat16: each trial trains singly, there are no stacks" if alone else None
-    if bfloat16_gain is None or bfloat16_gain < WORTHWHILE_GAIN * engine_gain:
+    training = spec.document["training"]
+    if training["precision"] == "bfloat16":
+        float32 = spec_from_document(spec.name, {**spec.document, "training": {**training, "precision": "float32"}})
+        return "bfloat16: each trial trains singly, there are no stacks" if sample(float32).groups else None
+    if bfloat16_gain is None or bfloat16_gain < WORTHWHILE_GAIN * max(1.0, engine_gain):
         return None
     text = f"with training.precision: bfloat16 the model of most work trains {bfloat16_gain:.1f} x as fast here"
-    return f"{text}, which excludes stacks" if engine_gain > 1.0 else text
-
-
-def _may_stack(spec: StudySpec) -> bool:
-    """Whether trials could train in stacks if they train in float32."""
-    if proposes_alone(spec.search) or spec.engine == "single":
-        return False
-    return any(shape_of(_stacked(trial)) is not None for trial in islice(first_trials(spec), SAMPLED_TRIALS))
-
-
-def _stacked(trial: TrialConfig) -> TrialConfig:
-    return with_engine(
-        trial.model_copy(update={"training": trial.training.model_copy(update={"precision": "float32"})}), "stacks"
-    )
+    stacks = engine is not None and engine.name == "stacks"
+    return f"{text} as singly in float32; bfloat16 excludes stacks" if stacks else text
 
 
 def _idle_pruner(spec: StudySpec) -> Iterator[str]:

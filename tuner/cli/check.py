@@ -17,6 +17,7 @@ from tuner.cli.slots import check_device, device_option, sensible_slots, slots_o
 from tuner.cli.spec_file import SpecFile, spec_arguments
 
 if TYPE_CHECKING:
+    from tuner.search.beginning import Sample
     from tuner.settings import Settings
     from tuner.spec.grid import Grid
     from tuner.spec.study import StudySpec
@@ -39,6 +40,7 @@ def command(context: Context, spec_file: SpecFile, slots: int | None, device: st
 
     No database is needed and nothing is started; the data set is prepared. Each corner of the space, the models of
     least and of most work with the smallest and the largest batch, is trained for some steps, for memory and time.
+    Where trials can be stacked, the engines are compared.
     """
     from tuner.spec.grid import Grid
 
@@ -52,6 +54,8 @@ def command(context: Context, spec_file: SpecFile, slots: int | None, device: st
     from tuner.training.preflight import Examiner, Question
 
     with Examiner() as examiner:  # it gets ready while the data is prepared
+        begins_with = sample(spec, slots=slots)
+
         from tuner.cli.summary import planned
         from tuner.training.data import info, prepare
 
@@ -64,11 +68,11 @@ def command(context: Context, spec_file: SpecFile, slots: int | None, device: st
                 data=folder,
                 device=device,
                 trials=tuple(islice(first_trials(spec), TRIED_TRIALS)),
-                sample=sample(spec),
+                groups=begins_with.groups,
             )
         )
     streamed = _streamed(folder, preflight.data_bytes, context.settings)
-    estimate = _estimate(spec, preflight, slots, stackable=not streamed)
+    estimate = _estimate(spec, preflight, begins_with, slots)
     known = {
         "study": spec.name,
         "searched_parameters": len({parameter.path for parameter in spec.space.parameters}),
@@ -125,7 +129,7 @@ def _streamed(folder: Path, limit: int | None, settings: Settings) -> str | None
     return f"from disk: the training part has {size(needed)}, more than the {size(limit)} it may have ({why})"
 
 
-def _estimate(spec: StudySpec, preflight: Preflight, slots: int, *, stackable: bool) -> dict[str, Any]:
+def _estimate(spec: StudySpec, preflight: Preflight, begins_with: Sample, slots: int) -> dict[str, Any]:
     """What the study will take; None for what is not known."""
     from tuner.cli.advice import on_precision
     from tuner.training.machine import usable_cores
@@ -136,7 +140,8 @@ def _estimate(spec: StudySpec, preflight: Preflight, slots: int, *, stackable: b
     at_once = min(slots, usable_cores() if preflight.device == "cpu" else max(1, visible_gpus()))
     study_seconds = least_seconds = None
     if trial_seconds is not None:
-        each_seconds = trial_seconds / preflight.engine_gain
+        stackable = begins_with.stackable / begins_with.trials
+        each_seconds = trial_seconds * (1.0 - stackable + stackable / preflight.engine_gain)
         study_seconds = _trained_seconds(spec, each_seconds, spec.epochs) / at_once
         least_seconds = _trained_seconds(spec, each_seconds, _least_epochs(spec)) / at_once
     return {
@@ -147,13 +152,15 @@ def _estimate(spec: StudySpec, preflight: Preflight, slots: int, *, stackable: b
             "available_bytes": preflight.available_bytes,
             "trials_that_fit": preflight.fit,
         },
-        "engine": asdict(preflight.engine),
-        "engine_gain": preflight.engine_gain,  # times as fast as single trials
+        "engine": preflight.engine and asdict(preflight.engine),
+        "engine_gain": preflight.engine_gain,  # times as fast as single trials, for those that can be stacked
+        "engine_problem": preflight.engine_problem,
+        "stackable": begins_with.stackable / begins_with.trials,  # share of the trials
         "trial_seconds": trial_seconds,  # on average, not pruned, trained singly
         "study_seconds": study_seconds,  # if nothing is pruned
         "least_study_seconds": least_seconds,  # if all is pruned that may be, as early as it may be
         "bfloat16_gain": preflight.bfloat16_gain,
-        "advice": on_precision(spec, preflight.bfloat16_gain, preflight.engine_gain, stackable=stackable),
+        "advice": on_precision(spec, preflight.bfloat16_gain, preflight.engine, preflight.engine_gain),
     }
 
 
@@ -211,8 +218,6 @@ def _show_corners(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _in_words(estimate: Mapping[str, Any]) -> dict[str, str]:
     """The estimate in a line for each thing that it is about."""
-    from tuner.spec.stacking import Engine
-
     memory, slots, least = estimate["memory"], estimate["slots"], estimate["least_study_seconds"]
     words = {}
     if memory["trials_that_fit"] is not None:
@@ -224,13 +229,29 @@ def _in_words(estimate: Mapping[str, Any]) -> dict[str, str]:
         return {**words, "time": f"unknown: none of the first {TRIED_TRIALS} trials can be trained"}
     now, seconds = datetime.now(UTC), estimate["study_seconds"]
     words["a trial"] = f"{duration(estimate['trial_seconds'])} on average, on {estimate['device']}"
-    engine = Engine(**estimate["engine"])
-    if engine.name == "stacks":
+    if engine := _engine_in_words(estimate):
+        words["engine"] = engine
+    if estimate["engine_gain"] != 1.0:
         words["a trial"] += ", trained singly"
-        words["engine"] = f"{engine}, {estimate['engine_gain']:.1f} x as fast as single trials"
     words["the study"] = (
         f"{duration(seconds)} on this machine alone with {slots} slot{'s' if slots > 1 else ''}"
         + (f" if nothing is pruned, {duration(least)} if all is that may be" if least < seconds else "")
         + f"; started now it ends by {clock(now + timedelta(seconds=seconds), now)}"
     )
     return {**words, "advice": estimate["advice"]} if estimate["advice"] else words
+
+
+def _engine_in_words(estimate: Mapping[str, Any]) -> str | None:
+    """None where every trial trains singly and nothing was to be found out."""
+    from tuner.spec.stacking import Engine
+
+    if estimate["engine_problem"]:
+        return f"unknown: {estimate['engine_problem']}"
+    if estimate["engine"] is None:
+        return None
+    engine = Engine(**estimate["engine"])
+    if engine.name == "single":
+        return "single: stacks would not be faster" if engine.members else "single: streamed data cannot be stacked"
+    text = f"{engine}, {estimate['engine_gain']:.1f} x as fast as single trials"
+    share = estimate["stackable"]
+    return text if share == 1.0 else f"{text} for the {share:.0%} of trials that can be stacked"

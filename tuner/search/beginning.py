@@ -2,36 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import count, islice
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, groupby, islice
 
 from tuner.search import LEARNERS, SAMPLERS, proposes_alone
 from tuner.search.history import History
 from tuner.spec.config import TrialConfig
-from tuner.spec.stacking import Sample, shape_of, with_engine
+from tuner.spec.stacking import Group, shape_of, with_engine
 from tuner.spec.study import StudySpec
 
 SAMPLED_TRIALS = 200
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Trials by which engines are compared."""
+
+    trials: int  # the first ones of the study, as many as were looked at
+    groups: tuple[Group, ...]  # those of them that can be stacked
+
+    @property
+    def stackable(self) -> int:
+        return sum(group.trials for group in self.groups)
+
+
 def first_trials(spec: StudySpec) -> Iterator[TrialConfig]:
-    history = History(direction=spec.objective.direction)
-    for number in count() if spec.budget.trials is None else range(spec.budget.trials):
+    """As many as the budget surely has."""
+    history, most = History(direction=spec.objective.direction), spec.budget.trials
+    if most is None and spec.budget.total_epochs is not None:
+        most = max(1, spec.budget.total_epochs // spec.epochs)
+    for number in count() if most is None else range(most):
         yield spec.space.resolve(SAMPLERS[spec.search.method](spec.space, history, spec.search.seed, number))
 
 
-def sample(spec: StudySpec, *, compared: bool = False) -> Sample:
-    """By which engines are compared for a study; nothing where it can have no stacks.
+def sample(spec: StudySpec, *, slots: int = 1, compared: bool = False) -> Sample:
+    """By which engines are compared for a study; no groups where it can have no stacks.
 
-    What a study that is `compared` with others can have does not matter: all of them have one engine.
+    Slots divide what there is of a shape. A study that is `compared` with others has their engine, whatever comes of
+    it for this one: how many its own search proposes at once does not count.
     """
-    if spec.engine == "single" or (proposes_alone(spec.search) and not compared):
-        return Sample(configs=(), together=1)
-    return Sample(
-        configs=tuple(config for config in islice(first_trials(spec), SAMPLED_TRIALS) if _can_be_stacked(config)),
-        together=spec.search.parallel_proposals if spec.search.method in LEARNERS and not compared else None,
-    )
+    configs = list(islice(first_trials(spec), SAMPLED_TRIALS))
+    learns = spec.search.method in LEARNERS and not compared
+    if spec.engine == "single" or (learns and spec.engine == "auto" and proposes_alone(spec.search)):
+        return Sample(trials=len(configs), groups=())
+    most = max(1, -(-len(configs) // slots))
+    if learns:  # it skips no number: one of another shape ends a group
+        most = min(most, spec.search.parallel_proposals)
+        together = [list(run) for _, run in groupby(configs, key=_shape)]
+    else:
+        by_shape: dict[str | None, list[TrialConfig]] = {}
+        for config in configs:
+            by_shape.setdefault(_shape(config), []).append(config)
+        together = [*by_shape.values()]
+    return Sample(trials=len(configs), groups=tuple(_groups(together, most)))
 
 
-def _can_be_stacked(config: TrialConfig) -> bool:
-    return shape_of(with_engine(config, "stacks")) is not None
+def _groups(together: Sequence[Sequence[TrialConfig]], most: int) -> Iterator[Group]:
+    for trials in together:
+        if _shape(trials[0]) is not None:
+            for start in range(0, len(trials), most):
+                yield Group(config=trials[start], trials=min(most, len(trials) - start))
+
+
+def _shape(config: TrialConfig) -> str | None:
+    """That it would have in a stack."""
+    return shape_of(with_engine(config, "stacks"))

@@ -39,11 +39,11 @@ class Engine:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
-    """Trials by which engines are compared: the first ones of a study, those of them that can be stacked."""
+class Group:
+    """Trials that would train together if they were stacked."""
 
-    configs: tuple[TrialConfig, ...]
-    together: int | None  # at most so many of a shape are ever known at once; None: any number
+    config: TrialConfig  # of one of them
+    trials: int
 
 
 def with_engine(config: TrialConfig, name: Literal["single", "stacks"]) -> TrialConfig:

@@ -156,8 +156,11 @@ def list_studies(db: Database) -> list[StudySummary]:
 
 
 def spent(db: Database, study_id: int) -> Spent:
-    """What a study has used of its budget."""
-    (row,) = db.execute(SPENT, study=study_id)
+    """What a study has used of its budget. Raises NotFound."""
+    rows = db.execute(SPENT, study=study_id)
+    if not rows:
+        raise NotFound("the study was deleted just now")
+    (row,) = rows
     return Spent(
         trials=row.trials,
         open=row.open,

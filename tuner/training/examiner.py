@@ -20,14 +20,13 @@ from pydantic import TypeAdapter
 
 from tuner.errors import TunerError
 from tuner.spec.config import TrialConfig
-from tuner.spec.stacking import Engine
 from tuner.spec.study import spec_from_document
 from tuner.training import data
 from tuner.training.batches import data_memory
 from tuner.training.corners import find_corners
 from tuner.training.device import choose_device
 from tuner.training.dry_run import bfloat16_gain, dry_run
-from tuner.training.engine import Fastest, measure
+from tuner.training.engine import Measured, measure
 from tuner.training.errors import InfeasibleModel, is_out_of_memory
 from tuner.training.machine import available_memory, limit_memory
 from tuner.training.preflight import Corner, DryRun, Preflight, Question
@@ -77,10 +76,12 @@ def _examine(question: Question) -> Preflight:
         )
         for corner in found.corners
     ]
-    fastest = Fastest(engine=Engine(name="single"))
-    if question.sample.configs:
-        with contextlib.suppress(_Failed):
-            fastest = TypeAdapter(Fastest).validate_python(_in_fork(partial(_fastest, question)))
+    measured, problem = None, None
+    if question.groups:
+        try:
+            measured = TypeAdapter(Measured).validate_python(_in_fork(partial(_compare, question)))
+        except _Failed as failure:
+            problem = str(failure)
     gain = None
     if found.corners and found.corners[-1].config.training.precision == "auto":
         with contextlib.suppress(_Failed):
@@ -94,8 +95,9 @@ def _examine(question: Question) -> Preflight:
         trials=tuple(map(tried, question.trials)),
         available_bytes=available,
         data_bytes=data_bytes,
-        engine=fastest.engine,
-        engine_gain=fastest.gain,
+        engine=measured.engine if measured else None,
+        engine_gain=measured.gain if measured else 1.0,
+        engine_problem=problem,
         bfloat16_gain=gain,
     )
 
@@ -115,8 +117,8 @@ def _try(config: TrialConfig, question: Question) -> dict[str, Any]:
     return asdict(dry_run(config, question.data, _place(question)))
 
 
-def _fastest(question: Question) -> dict[str, Any]:
-    return asdict(measure(question.sample, question.data, _place(question), NoProgress()))
+def _compare(question: Question) -> dict[str, Any]:
+    return asdict(measure(question.groups, question.data, _place(question), NoProgress()))
 
 
 def _gain(config: TrialConfig, question: Question) -> float:

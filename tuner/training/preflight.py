@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from tuner.errors import TunerError
 from tuner.spec.config import TrialConfig
 from tuner.spec.space import Value
-from tuner.spec.stacking import Engine, Sample
+from tuner.spec.stacking import Engine, Group
 
 ModelSize = Literal["smallest", "largest"]
 
@@ -36,7 +36,7 @@ class Question:
     data: Path  # the folder of its prepared data
     device: str  # auto, cpu or cuda
     trials: tuple[TrialConfig, ...]  # to be tried out, besides the corners of the space
-    sample: Sample  # by which engines are compared; of no trials where there is nothing to compare
+    groups: tuple[Group, ...]  # by which engines are compared; none where there is nothing to compare
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +70,9 @@ class Preflight:
     trials: tuple[DryRun, ...]  # as they were asked for
     available_bytes: int | None  # of the memory that trials take
     data_bytes: int | None  # that a part of the data may have to be kept in memory; None: any number
-    engine: Engine  # by which the sample trains fastest; the single one where there is nothing to compare
-    engine_gain: float  # how many times as fast as the single one
+    engine: Engine | None  # that a worker here would choose for the groups; None: there is nothing to compare
+    engine_gain: float  # how many times as fast as the single one it trains them
+    engine_problem: str | None  # why the engines could not be compared
     bfloat16_gain: float | None  # how many times as fast the largest model's steps are with it; None: not asked for
 
     @property

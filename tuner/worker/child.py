@@ -15,7 +15,7 @@ from typing import Protocol
 
 from tuner.errors import ArtifactError, DataError, TunerError
 from tuner.spec.config import TrialConfig
-from tuner.spec.stacking import Engine, Sample
+from tuner.spec.stacking import Engine, Group
 from tuner.training.progress import Phase, Progress, Run
 from tuner.worker.mailbox import Mailbox
 from tuner.worker.messages import Begin, Measure, Measured, Ready, Unable
@@ -45,7 +45,7 @@ class Training(Protocol):
         whatever it raises concerns all runs that have not ended.
         """
 
-    def measure(self, sample: Sample, progress: Progress) -> Engine:
+    def measure(self, groups: Sequence[Group], progress: Progress) -> Engine:
         """Which engine trains such trials fastest here, and with how many members: 0 where no stack can be built.
 
         `progress` moves as it does in training. Raises ArtifactError or DataError where this machine is at fault; after
@@ -80,8 +80,11 @@ def main(sock: socket.socket, progress: SharedProgress, training: str, device: s
 def _measured(order: Measure, train: Training, progress: Progress) -> Measured | Unable:
     engine, fault = Engine(name="single"), None
     try:
-        configs = tuple(TrialConfig.model_validate_json(config) for config in order.configs)
-        engine = train.measure(Sample(configs=configs, together=order.together), progress)
+        groups = [
+            Group(config=TrialConfig.model_validate_json(config), trials=trials)
+            for config, trials in zip(order.configs, order.trials, strict=True)
+        ]
+        engine = train.measure(groups, progress)
     except (ArtifactError, DataError) as error:
         return Unable(trial_id=None, attempt=None, error=type(error).__name__, reason=str(error))
     except Exception as error:

@@ -14,7 +14,7 @@ from typing import TypeVar
 from uuid import UUID, uuid4
 
 from tuner.errors import InvalidInput
-from tuner.spec.stacking import Engine, Sample
+from tuner.spec.stacking import Engine, Group
 from tuner.states import StudyState
 from tuner.storage.claims import Held, Nothing
 from tuner.storage.connection import Database
@@ -76,9 +76,9 @@ class Claimant:
         if desk is None:
             return Nothing(state=study.state)
         if desk.study.engine is None:
-            sample = self._to_measure(study.study_id, desk)
-            if sample is not None:
-                return EngineUnknown(slot=request.slot, study_id=study.study_id, sample=sample)
+            groups = self._to_measure(study.study_id, desk)
+            if groups:
+                return EngineUnknown(slot=request.slot, study_id=study.study_id, groups=groups)
             if desk.study.engine is None:
                 return _NOT_NOW
         answer = self._until_answered(partial(desk.claim, self._db, self._worker_id, uuid4()))
@@ -119,21 +119,21 @@ class Claimant:
 
     # --- engines ----------------------------------------------------------------------------------------------------
 
-    def _to_measure(self, study_id: int, desk: StudyDesk) -> Sample | None:
+    def _to_measure(self, study_id: int, desk: StudyDesk) -> Sequence[Group]:
         """Settles by which engine a study is trained, or says what a child has to measure first.
 
-        None too where a child is at it already.
+        Nothing where a child is at it already.
         """
         settled = self._until_answered(lambda: settle_engine(self._db, study_id, None))
         if settled is not None:
             desk.settle(settled)
         elif not self._is_measured(desk):
-            sample = desk.to_measure()
-            if sample.configs:
+            groups = desk.to_measure()
+            if groups:
                 self._measured.add(study_id)
-                return sample
+                return groups
             self._settle(desk, Engine(name="single"))
-        return None
+        return ()
 
     def _is_measured(self, desk: StudyDesk) -> bool:
         """Studies that are compared have one engine: several children that measured it would disturb each other."""

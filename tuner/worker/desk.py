@@ -9,7 +9,7 @@ from uuid import UUID
 
 from tuner.search.beginning import sample
 from tuner.search.pruners import Pruner
-from tuner.spec.stacking import Engine, Sample
+from tuner.spec.stacking import Engine, Group
 from tuner.states import Outcome, TrialState
 from tuner.storage import claims
 from tuner.storage.claims import Claim, Ending, Held, Nothing, Progress, Supply
@@ -68,9 +68,9 @@ class StudyDesk:
         self.study = replace(self.study, engine=engine)
         self._plan = Plan(self.study, self._reader)
 
-    def to_measure(self) -> Sample:
-        """Trials by which engines are compared."""
-        return sample(self._spec, compared=self.study.compared)
+    def to_measure(self) -> Sequence[Group]:
+        """By which engines are compared."""
+        return sample(self._spec, compared=self.study.compared).groups
 
     # --- claims -----------------------------------------------------------------------------------------------------
 

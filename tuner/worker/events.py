@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tuner.spec.stacking import Sample
+from tuner.spec.stacking import Group
 from tuner.states import StudyState
 from tuner.storage.claims import Claim, Held
 from tuner.worker.messages import Message
@@ -60,7 +60,7 @@ class EngineUnknown:
 
     slot: int  # that asked
     study_id: int
-    sample: Sample
+    groups: Sequence[Group]  # of its trials
 
 
 @dataclass(frozen=True, kw_only=True)

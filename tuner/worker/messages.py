@@ -50,8 +50,8 @@ class Measure:
     """Find out by which engine trials of a study train fastest."""
 
     study_id: int
-    configs: Sequence[str]  # TrialConfigs as JSON
-    together: int | None  # at most so many of them will train as one; None: any number
+    configs: Sequence[str]  # TrialConfigs as JSON, each of a group
+    trials: Sequence[int]  # of each group
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,8 +86,9 @@ class Slot:
 
     def measure(self, unknown: EngineUnknown) -> None:
         self.measuring = unknown.study_id
-        configs = [config.model_dump_json() for config in unknown.sample.configs]
-        self.child.begin(Measure(study_id=unknown.study_id, configs=configs, together=unknown.sample.together))
+        configs = [group.config.model_dump_json() for group in unknown.groups]
+        trials = [group.trials for group in unknown.groups]
+        self.child.begin(Measure(study_id=unknown.study_id, configs=configs, trials=trials))
 
     def abandon(self, work: Work) -> None:
         """Ends the training at its next step; what it still says is dropped."""

@@ -10,7 +10,7 @@ import torch
 
 from tuner.settings import read_settings
 from tuner.spec.config import DataConfig, TrialConfig
-from tuner.spec.stacking import Engine, Sample
+from tuner.spec.stacking import Engine, Group
 from tuner.training import engine, lanes, loop
 from tuner.training.data import prepare
 from tuner.training.device import choose_device
@@ -46,9 +46,9 @@ class TorchTraining:
         else:  # of one study, all of them
             loop.train(runs, data_folder(runs[0].config), device=self._device, joining=joining, progress=progress)
 
-    def measure(self, sample: Sample, progress: Progress) -> Engine:
+    def measure(self, groups: Sequence[Group], progress: Progress) -> Engine:
         progress.enter(Phase.PREPARE)
-        return engine.measure(sample, _prepared(sample.configs[0].data), self._device, progress).engine
+        return engine.measure(groups, _prepared(groups[0].config.data), self._device, progress).engine
 
 
 @cache
