@@ -112,12 +112,12 @@ def draw_kept(keep: Tensor, p: float, generator: torch.Generator) -> Tensor:
     """Fills a contiguous tensor with zeros, a share `p`, rounded to 1/65,536, and 1 / (1 - p).
 
     Sixteen random bits decide for a value: on processors that are not Intel's `bernoulli_` takes three to four times as
-    long for a layer's activations.
+    long for a layer's activations. They are compared in place: torch's vectorised loops do not go from integers to bools.
     """
     words = torch.empty(words_for(keep.numel()), dtype=torch.int64, device=keep.device)
     words.random_(LOWEST_WORD, None, generator=generator)
-    kept = words.view(torch.int16)[: keep.numel()].view(keep.shape) < kept_below(p)
-    return keep.copy_(kept).mul_(1.0 / (1.0 - p))
+    kept = words.view(torch.int16)[: keep.numel()].view(keep.shape).lt_(kept_below(p))
+    return torch.mul(kept, 1.0 / (1.0 - p), out=keep)
 
 
 def words_for(values: int) -> int:

@@ -296,7 +296,7 @@ class Dropout(StackedLayer):
         self._drawing = [pair for p, pair in zip(shares, enumerate(generators), strict=True) if p > 0.0]
         self._below = torch.tensor([kept_below(p) for p in each], dtype=torch.int16).unsqueeze(1)
         self._scales = torch.tensor([1.0 / (1.0 - p) for p in each])
-        # Values of a member -> random bits (members, words), zeros where none are drawn; and their rows.
+        # Values of a member -> random bits (members, words), few where none are drawn; and their rows.
         self._words: dict[int, tuple[Tensor, Sequence[Tensor]]] = {}
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -317,7 +317,7 @@ class Dropout(StackedLayer):
         words, rows = self._words[values]
         for index, generator in self._drawing:
             rows[index].random_(LOWEST_WORD, None, generator=generator)
-        kept = words.view(torch.int16)[:, :values] < self._below
+        kept = words.view(torch.int16)[:, :values].lt_(self._below)  # rows that are not drawn are ones from now on
         torch.mul(kept.view(keep.shape), self._scales.view(members, *(1 for _ in keep.shape[1:])), out=keep)
 
     def backward(self, gradient: Tensor, *, wanted: bool) -> Tensor:
