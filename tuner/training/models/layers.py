@@ -112,7 +112,7 @@ def draw_kept(keep: Tensor, p: float, generator: torch.Generator) -> Tensor:
     """Fills a contiguous tensor with zeros, a share `p`, rounded to 1/65,536, and 1 / (1 - p).
 
     Sixteen random bits decide for a value: on processors that are not Intel's `bernoulli_` takes three to four times as
-    long for a layer's activations. They are compared in place: torch's vectorised loops do not go from integers to bools.
+    long for a layer's activations. Comparing in place is vectorised, from integers to bools is not.
     """
     words = torch.empty(words_for(keep.numel()), dtype=torch.int64, device=keep.device)
     words.random_(LOWEST_WORD, None, generator=generator)
