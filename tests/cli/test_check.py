@@ -88,7 +88,7 @@ budget: {seconds: 60}
 
 def test_the_table_says_what_there_is_to_say(cli: Cli, spec_file: Path) -> None:
     out = cli("check", spec_file, "--slots", 1, "--device", "cpu", "--set", "training.engine=single").out
-    for absent in ("infeasible", "baselines", "warnings", "streamed", "advice  bfloat16", "engine", " -\n"):
+    for absent in ("infeasible", "baselines", "warnings", "streamed", "advice  bfloat16", " -\n"):
         assert absent not in out
     (header, row) = [line for line in out.splitlines() if re.match("model  |least work  .* MiB", line)][-2:]
     assert header.split() == ["model", "parameters", "batch", "size", "memory", "an", "epoch", "a", "trial"]
@@ -98,7 +98,8 @@ def test_the_table_says_what_there_is_to_say(cli: Cli, spec_file: Path) -> None:
     assert re.search(
         r"^memory  .* MiB for the trial that takes most; .* available: [\d,]+ fit at once$", out, re.MULTILINE
     )
-    assert re.search(r"^a trial  .* s on average, on cpu$", out, re.MULTILINE)
+    assert re.search(r"^a trial  .* s on average, trained singly, on cpu$", out, re.MULTILINE)
+    assert re.search(r"^engine +as the file says: single$", out, re.MULTILINE)
     (study,) = [line for line in out.splitlines() if line.startswith("the study  ")]
     assert re.search(r"  .* s on this machine alone with 1 slot; started now it ends by .*\d\d:\d\d$", study)
 
@@ -115,8 +116,9 @@ def test_what_stacks_gain_is_told_and_counts(cli: Cli, spec_file: Path) -> None:
     seconds = 40 * estimate["trial_seconds"] * (1 - share + share / estimate["engine_gain"])
     assert estimate["study_seconds"] == pytest.approx(seconds)
     out = cli("check", spec_file, *settings, "--slots", 1, "--device", "cpu").out
-    assert re.search(r"^a trial +.* s on average, on cpu, trained singly$", out, re.MULTILINE)
-    engine = r"stacks of up to \d+, \d+\.\d x as fast as single trials for the \d\d% of trials that can be stacked"
+    engine = (
+        r"auto: stacks of up to \d+, \d+\.\d x as fast as single trials for the \d\d% of trials that can be stacked"
+    )
     assert re.search(f"^engine +{engine}$", out, re.MULTILINE)
 
 
@@ -141,10 +143,23 @@ def test_engines_are_compared_by_stacks_that_there_can_be(spec_file: Path) -> No
     assert sum(groups("training.optimizer={choices: [sgd, rmsprop]}")) < 40
 
 
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["search.method=tpe"], r"auto: single, tpe proposes one trial at a time \(search.parallel_proposals\)"),
+        (["search.method=tpe", "training.engine=stacks"], r"as the file says: stacks of up to 1, .* x as fast as .*"),
+        (["training.optimizer=rmsprop", "training.engine=stacks"], "single, none of these trials can be stacked"),
+    ],
+)
+def test_why_an_engine_is_what_it_is(cli: Cli, spec_file: Path, overrides: list[str], says: str) -> None:
+    out = cli("check", spec_file, *(word for override in overrides for word in ("--set", override))).out
+    assert re.search(f"^engine +{says}$", out, re.MULTILINE)
+
+
 def test_that_stacks_do_not_pay_is_told(cli: Cli, spec_file: Path) -> None:
     settings = ("--set", "model.units=512", "--set", "training.batch_size=100", "--set", "data.points=2000")
     out = cli("check", spec_file, *settings).out
-    assert re.search(r"^engine +single: stacks would not be faster$", out, re.MULTILINE)
+    assert re.search(r"^engine +auto: single, stacks would not be faster$", out, re.MULTILINE)
 
 
 def test_what_a_pruner_may_spare_is_told(cli: Cli, spec_file: Path) -> None:
@@ -179,13 +194,12 @@ def test_advice_on_precision_is_the_last_line(cli: Cli, spec_file: Path) -> None
 
 
 def test_what_bfloat16_gains_is_compared_with_stacks(spec_file: Path) -> None:
-    spec, told = read_spec(spec_file), "the model of most work trains 1.8 x as fast here"
+    spec, told = read_spec(spec_file), "the model of most work 1.8 x as fast as float32 does singly"
     single, stacks = Engine(name="single"), Engine(name="stacks", members=8)
     assert (on_precision(spec, 1.84, None, 1.0) or "").endswith(told)
     assert (on_precision(spec, 1.84, single, 1.0) or "").endswith(told)
-    excludes = f"{told} as singly in float32; bfloat16 excludes stacks"
-    assert (on_precision(spec, 1.84, stacks, 1.3) or "").endswith(excludes)
-    assert (on_precision(spec, 1.84, stacks, 0.6) or "").endswith(excludes)  # the file asks for stacks
+    assert (on_precision(spec, 1.84, stacks, 1.3) or "").endswith(f"{told}; it excludes stacks")
+    assert (on_precision(spec, 1.84, stacks, 0.6) or "").endswith("stacks")  # the file asks for them
     assert on_precision(spec, 1.84, stacks, 1.7) is None
     assert on_precision(spec, 1.1, single, 1.0) is None
     assert on_precision(spec, 1.1, stacks, 0.6) is None
@@ -198,7 +212,7 @@ def test_data_that_will_be_streamed_is_told(cli: Cli, spec_file: Path, monkeypat
         "from disk: the training part has 781 KiB, more than the 512 KiB it may have (TUNER_DATA_MEMORY_MB)"
     )
     out = cli("check", spec_file, *points).out
-    assert re.search(r"^engine +single: streamed data cannot be stacked$", out, re.MULTILINE)
+    assert re.search(r"^engine +single, streamed data cannot be stacked$", out, re.MULTILINE)
 
 
 def test_a_knob_with_a_value_for_each_layer_is_one_parameter(cli: Cli, spec_file: Path) -> None:

@@ -98,7 +98,7 @@ def command(context: Context, spec_file: SpecFile, slots: int | None, device: st
         told = {**known, "budget": planned(spec), "no_grid_for": None, "grid_points": _grid_in_words(spec, grid)}
         emit_one({key: value for key, value in told.items() if value not in (None, [], {})}, format)
         _show_corners(corners)
-        emit_one(_in_words(estimate), format)
+        emit_one(_in_words(spec, estimate), format)
     else:
         emit_one({**known, "corners": corners, "estimate": estimate}, format)
 
@@ -216,7 +216,7 @@ def _show_corners(rows: Sequence[Mapping[str, Any]]) -> None:
             click.echo()
 
 
-def _in_words(estimate: Mapping[str, Any]) -> dict[str, str]:
+def _in_words(spec: StudySpec, estimate: Mapping[str, Any]) -> dict[str, str]:
     """The estimate in a line for each thing that it is about."""
     memory, slots, least = estimate["memory"], estimate["slots"], estimate["least_study_seconds"]
     words = {}
@@ -228,11 +228,8 @@ def _in_words(estimate: Mapping[str, Any]) -> dict[str, str]:
     if estimate["trial_seconds"] is None:
         return {**words, "time": f"unknown: none of the first {TRIED_TRIALS} trials can be trained"}
     now, seconds = datetime.now(UTC), estimate["study_seconds"]
-    words["a trial"] = f"{duration(estimate['trial_seconds'])} on average, on {estimate['device']}"
-    if engine := _engine_in_words(estimate):
-        words["engine"] = engine
-    if estimate["engine_gain"] != 1.0:
-        words["a trial"] += ", trained singly"
+    words["a trial"] = f"{duration(estimate['trial_seconds'])} on average, trained singly, on {estimate['device']}"
+    words["engine"] = _engine_in_words(spec, estimate)
     words["the study"] = (
         f"{duration(seconds)} on this machine alone with {slots} slot{'s' if slots > 1 else ''}"
         + (f" if nothing is pruned, {duration(least)} if all is that may be" if least < seconds else "")
@@ -241,17 +238,25 @@ def _in_words(estimate: Mapping[str, Any]) -> dict[str, str]:
     return {**words, "advice": estimate["advice"]} if estimate["advice"] else words
 
 
-def _engine_in_words(estimate: Mapping[str, Any]) -> str | None:
-    """None where every trial trains singly and nothing was to be found out."""
+def _engine_in_words(spec: StudySpec, estimate: Mapping[str, Any]) -> str:
+    """By what the trials would be trained, and why."""
+    from tuner.search import proposes_alone
     from tuner.spec.stacking import Engine
 
+    whose = "auto: " if spec.engine == "auto" else "as the file says: "
+    if spec.engine == "single":
+        return f"{whose}single"
     if estimate["engine_problem"]:
         return f"unknown: {estimate['engine_problem']}"
+    if estimate["engine"] is None and spec.engine == "auto" and proposes_alone(spec.search):
+        return f"{whose}single, {spec.search.method} proposes one trial at a time (search.parallel_proposals)"
     if estimate["engine"] is None:
-        return None
+        return "single, none of these trials can be stacked"
     engine = Engine(**estimate["engine"])
+    if not engine.members:
+        return "single, streamed data cannot be stacked"
     if engine.name == "single":
-        return "single: stacks would not be faster" if engine.members else "single: streamed data cannot be stacked"
-    text = f"{engine}, {estimate['engine_gain']:.1f} x as fast as single trials"
+        return f"{whose}single, stacks would not be faster"
+    text = f"{whose}{engine}, {estimate['engine_gain']:.1f} x as fast as single trials"
     share = estimate["stackable"]
     return text if share == 1.0 else f"{text} for the {share:.0%} of trials that can be stacked"

@@ -132,7 +132,7 @@ class Claimant:
             if groups:
                 self._measured.add(study_id)
                 return groups
-            self._settle(desk, Engine(name="single"))
+            self._settle(desk, Engine(name="single", members=0))
         return ()
 
     def _is_measured(self, desk: StudyDesk) -> bool:
