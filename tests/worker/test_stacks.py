@@ -304,9 +304,11 @@ def test_the_engine_that_the_file_names_is_taken(bench: Bench) -> None:
     assert engines == [Engine(name="stacks", members=1)] * 2
 
 
-def test_where_no_stack_can_be_built_the_worker_says_so(bench: Bench) -> None:
-    bench.study(ONE_SHAPE, training__engine="stacks", budget__trials="2")
-    output = finish(bench, ["stacked"], behaviour=Behaviour(members=0))
+@pytest.mark.parametrize(("optimizer", "measured"), [("adamw", 0), ("rmsprop", 8)])
+def test_where_no_stack_can_be_built_the_worker_says_so(bench: Bench, optimizer: str, measured: int) -> None:
+    """Where a child finds so, as of data that is streamed, and where no trial can be stacked."""
+    bench.study(ONE_SHAPE, training__engine="stacks", training__optimizer=optimizer, budget__trials="2")
+    output = finish(bench, ["stacked"], behaviour=Behaviour(members=measured))
     assert get_study(bench.db, "stacked").engine == Engine(name="single")
     assert output.count("study stacked says engine: stacks, but no stack can be built of its trials here") == 1
 
