@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,6 +21,8 @@ from tuner.worker.events import Assigned, Claimed, Pruned, Refused
 from tuner.worker.judge import Judge
 from tuner.worker.plan import Plan
 from tuner.worker.requests import GiveBack
+
+log = logging.getLogger("tuner.worker")
 
 
 @dataclass
@@ -155,7 +158,8 @@ class StudyDesk:
                 trial.curve, trial.attributes = dict(own.intermediate_values), dict(own.system_attrs)
             elif claim.held in written:
                 planned = proposals[claim.held].planned
-            else:
+            else:  # this worker stood still meanwhile
+                log.warning("trial %d has ended or was given to another worker before it began", claim.held.number)
                 self._refused(db, claim.held)
                 continue
             trial.shape = planned.shape
