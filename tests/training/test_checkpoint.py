@@ -6,6 +6,7 @@ import json
 import os
 import random
 import resource
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,25 @@ def test_a_file_size_limit_leaves_the_old_checkpoint(record: Checkpoint, tmp_pat
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert load(path).epoch == 2
     assert [entry.name for entry in tmp_path.iterdir()] == ["2.ckpt"]
+
+
+def test_a_folder_that_is_swept_meanwhile_is_made_again(
+    record: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, equal_to_the_bit: Any
+) -> None:
+    """As of a trial that another worker has, and this process does not know it yet: it must not end its worker."""
+    path, rename = tmp_path / "1" / "5.ckpt", Path.rename
+    swept: list[Path] = []
+
+    def swept_before(unfinished: Path, target: Path) -> Path:
+        if not swept:
+            swept.append(unfinished)
+            shutil.rmtree(unfinished.parent)
+        return rename(unfinished, target)
+
+    monkeypatch.setattr(Path, "rename", swept_before)
+    save(record, path)
+    assert swept
+    equal_to_the_bit(load(path).model, record.model)
 
 
 def test_a_folder_that_cannot_be_made_is_named(record: Checkpoint, tmp_path: Path) -> None:

@@ -20,9 +20,14 @@ def write(path: Path, payload: bytes | memoryview) -> None:
 
     Raises ArtifactError, with the path, where the disk is full or the folder cannot be written.
     """
+    parts = (MAGIC, hashlib.sha256(payload).digest(), payload)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, MAGIC, hashlib.sha256(payload).digest(), payload)
+        try:
+            write_atomically(path, *parts)
+        except FileNotFoundError:  # whoever goes on with this trial has swept the folder: that is no fault of the disk
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, *parts)
     except OSError as error:
         raise ArtifactError(f"cannot write the checkpoint {path}: {error.strerror}") from error
 
